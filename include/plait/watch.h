@@ -1,0 +1,60 @@
+/* Watching: who serves what, who is connected, what goes through. Reads the status pages,
+ * so it costs the observed programs nothing and is right also while they are stopped. */
+#ifndef PLAIT_WATCH_H
+#define PLAIT_WATCH_H
+
+#include <plait/plait.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct plait_watch plait_watch;
+
+/* A picture taken now; every pointer below lives until plait_watch_close(). */
+typedef struct plait_watch_connection {
+    const char *service;   /* whose connection this is */
+    uint64_t id;           /* unique within its process */
+    int32_t peer_pid;      /* 0 if unknown */
+    uint32_t peer_uid;     /* UINT32_MAX if unknown */
+    const char *peer;      /* process name or network address */
+    const char *transport; /* shm, unix, tcp */
+    const char *framing;   /* plait, raw, lines, length */
+    uint64_t connected_ms; /* Unix time, ms */
+    uint64_t requests, replies, bytes_in, bytes_out, errors, outstanding;
+} plait_watch_connection;
+
+typedef struct plait_watch_instance {
+    const char *service;
+    uint64_t id;           /* 64 random bits, names its runtime entries */
+    int32_t pid;
+    uint32_t uid;
+    const char *process;   /* the process's name */
+    const char *language;  /* "c" */
+    const char *version;   /* the library's */
+    uint64_t started_ms;   /* Unix time, ms */
+    const char *directory; /* where its entry lies */
+    const char *urls;      /* listeners, separated by spaces; "" if none */
+    const char *methods;   /* separated by spaces */
+    uint64_t requests, failures, dropped, bytes_in, bytes_out, protocol_errors; /* totals */
+    int32_t threads;
+    int32_t stopped;       /* 1: the process is stopped (SIGSTOP) */
+    size_t connection_count;
+    const plait_watch_connection *connections;
+} plait_watch_instance;
+
+/* NAME NULL: all. Errors: -ENOMEM, -EMFILE, -EACCES. An absent name is an empty list. */
+int plait_watch_open(plait_watch **ret_watch, const char *name);
+size_t plait_watch_count(const plait_watch *watch);
+const plait_watch_instance *plait_watch_at(const plait_watch *watch, size_t index);
+void plait_watch_close(plait_watch *watch);
+
+/* The runtime directories in the order in which they are searched; NULL beyond the last. Static
+ * text per thread, valid until the next call. EXISTS may be NULL. */
+const char *plait_watch_directory(size_t index, int *ret_exists);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

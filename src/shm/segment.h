@@ -1,0 +1,61 @@
+/* segment: a memfd that holds one large payload; created by its sender, announced once over the
+ * socket, mapped once by the receiver, reused. One-writer memory: mapped whole, then sealed with
+ * FUTURE_WRITE, so that the receiver cannot get write access.
+ *
+ * A segment has an id (its slot, 0 to 63) and a generation that its sender counts up at each use. The
+ * receiver gives it back by storing the generation into the channel's table `returned`: any order,
+ * no ring space needed.
+ */
+#ifndef PL_SHM_SEGMENT_H
+#define PL_SHM_SEGMENT_H
+
+#include "shm/layout.h"
+#include <stdbool.h>
+#include <stddef.h>
+
+enum { PL_SEGMENT_NONE = 1 };
+
+struct pl_segment {
+    uint32_t id, generation;
+    uint8_t *data;
+    size_t capacity;
+    int fd;          /* until it is announced; then -1 */
+};
+
+struct pl_segment_pool; /* the sender's side of one direction; not thread-safe */
+
+int pl_segment_pool_new(struct pl_segment_pool **ret_pool, _Atomic uint32_t *returned /* [PL_SEGMENTS_MAX] */);
+void pl_segment_pool_free(struct pl_segment_pool *pool); /* NULL is fine; the receiver's maps stay valid */
+
+/* A free segment of at least SIZE bytes with its generation counted up, populated. If fd >= 0 it must
+ * be announced (send the descriptor and id, generation, capacity; then pl_segment_announced).
+ * PL_SEGMENT_NONE: at the cap, or this size class is used for the first time (a segment pays from the
+ * second use on): send the payload another way. -ENOMEM, -EMFILE are also told as PL_SEGMENT_NONE,
+ * since there is another way. -EPROTO: the table holds a lie. */
+int pl_segment_take(struct pl_segment_pool *pool, size_t size, struct pl_segment **ret_segment);
+void pl_segment_announced(struct pl_segment_pool *pool, struct pl_segment *segment); /* closes fd */
+void pl_segment_abort(struct pl_segment_pool *pool, struct pl_segment *segment);     /* never sent */
+
+struct pl_segment_map; /* the receiver's side; thread-safe, reference counted by its views */
+
+int pl_segment_map_new(struct pl_segment_map **ret_map, _Atomic uint32_t *returned);
+
+/* No more give-backs are stored (the channel goes); views stay readable until released. */
+void pl_segment_map_close(struct pl_segment_map *map); /* NULL is fine */
+
+/* Takes FD (closes it). Checks id < 64, tmpfs, seals, size; populates for reading. Announcing an id
+ * again replaces a mapping without views. -EPROTO, -ENOMEM with text. */
+int pl_segment_map_add(struct pl_segment_map *map, int fd, uint32_t id, uint64_t size);
+
+struct pl_segment_view {
+    struct pl_segment_map *map; /* NULL: empty */
+    const uint8_t *data;
+    size_t size;
+    uint32_t id, generation;
+};
+/* A view of SIZE bytes of segment ID. -EPROTO: unknown id, too large, or a view of it still lives. */
+int pl_segment_map_view(struct pl_segment_map *map, uint32_t id, uint32_t generation, uint64_t size,
+                        struct pl_segment_view *ret_view);
+void pl_segment_view_release(struct pl_segment_view *view); /* gives back; idempotent */
+
+#endif

@@ -1,0 +1,73 @@
+/* hello: the two opening messages of a plait connection, before the first frame.
+ *
+ * The client speaks first. Client hello: 32 fixed bytes, then the service's name:
+ *   "PLAI" u16 major u16 minor  u32 abi  u32 max_reply_mib  u64 features  u8 name length, 7 zero
+ * Server hello: 64 fixed bytes, then the error text or the method table:
+ *   "PLAS" u16 major u16 minor  u32 result (0, or a positive errno)  u32 tail length
+ *   u64 features  u64 instance id  u64 max_message  u32 pid  u32 outstanding  u32 concurrency
+ *   u32 ring capacity  u32 method count  u32 zero          tail: text, or count × {u8 length, name}
+ * Major differs: refused, naming both. Features: the intersection counts. The abi word tells
+ * byte order, pointer width and page size; shared memory needs equal words.
+ */
+#ifndef PL_WIRE_HELLO_H
+#define PL_WIRE_HELLO_H
+
+#include <plait/plait.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum { PL_PROTOCOL_MAJOR = 1, PL_PROTOCOL_MINOR = 0 };
+enum { PL_HELLO_CLIENT_HEAD = 32, PL_HELLO_SERVER_HEAD = 64 };
+enum { PL_HELLO_CLIENT_MAX = PL_HELLO_CLIENT_HEAD + PLAIT_NAME_MAX };
+enum { PL_HELLO_TAIL_MAX = PLAIT_METHODS_MAX * (PLAIT_NAME_MAX + 1) };
+
+enum {
+    PL_FEATURE_SHM = 1,    /* channel in shared memory */
+    PL_FEATURE_GOAWAY = 2  /* drain with a position */
+};
+
+/* Outcomes of the decoders: MORE means that the bytes so far are a valid beginning. */
+enum { PL_HELLO_OK = 0, PL_HELLO_MORE = 1 };
+
+struct pl_hello_client {
+    uint16_t major, minor;
+    uint32_t abi;
+    uint64_t features;
+    uint64_t max_reply;             /* bytes, sent in MiB (rounded up) */
+    char name[PLAIT_NAME_MAX + 1];  /* "" on a listener that serves one name */
+};
+
+struct pl_hello_server {
+    uint16_t major, minor;
+    int result;                     /* 0 or a negative errno */
+    uint64_t features;
+    uint64_t instance;
+    uint64_t max_message;
+    uint32_t pid, outstanding, concurrency, ring_capacity, method_count;
+    const uint8_t *tail;            /* points into the caller's bytes */
+    size_t tail_size;
+};
+
+uint32_t pl_hello_abi(void); /* this process's word */
+
+/* Returns the number of bytes written. */
+size_t pl_hello_client_encode(uint8_t bytes[PL_HELLO_CLIENT_MAX], const struct pl_hello_client *hello);
+
+/* PL_HELLO_OK and *ret_consumed; PL_HELLO_MORE; -EPROTO with a text that says what the bytes look
+ * like (an HTTP request, a TLS hello, another major version: "speaks protocol 2.0, this is 1.0").
+ * Decides as early as it can: the first wrong byte is an error, not MORE. */
+int pl_hello_client_decode(struct pl_hello_client *ret_hello, const uint8_t *bytes, size_t size, size_t *ret_consumed);
+
+/* Writes the fixed part; the caller sends the tail behind it. */
+void pl_hello_server_encode(uint8_t bytes[PL_HELLO_SERVER_HEAD], const struct pl_hello_server *hello);
+int pl_hello_server_decode(struct pl_hello_server *ret_hello, const uint8_t *bytes, size_t size, size_t *ret_consumed);
+
+/* Walks the method table: *offset starts at 0; copies the next name (checked by pl_name_valid) to
+ * NAME. 1: a name; 0: the end; -EPROTO. */
+int pl_hello_method_next(const struct pl_hello_server *hello, size_t *offset, char name[PLAIT_NAME_MAX + 1]);
+
+/* What foreign bytes look like: "an HTTP request", "a TLS client hello", ... or NULL. */
+const char *pl_hello_looks_like(const uint8_t *bytes, size_t size);
+
+#endif
