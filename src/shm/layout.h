@@ -12,13 +12,16 @@
 #include <stdint.h>
 
 enum { PL_CHANNEL_MAGIC = 0x6c616970, PL_CHANNEL_VERSION = 1 };
+/* The control page is PL_CHANNEL_PAGE bytes, or one page where pages are larger. */
 enum { PL_CHANNEL_PAGE = 4096, PL_RING_CAPACITY = 65536, PL_RING_LIGHT = 4096, PL_RING_ALIGN = 32 };
+enum { PL_RING_CAPACITY_MAX = 1 << 26 };
 enum { PL_SEGMENTS_MAX = 64 };      /* per connection and direction */
 enum { PL_SIDE_CLIENT = 0, PL_SIDE_SERVER = 1 };
 enum { PL_RING_REQUESTS = 0, PL_RING_REPLIES = 1 };
 
 struct pl_ring_shared {
     _Alignas(64) _Atomic uint64_t tail;     /* producer: bytes committed, free running */
+    _Atomic uint64_t skip;                  /* producer: from here on to the lap's end lies nothing */
     _Alignas(64) _Atomic uint64_t head;     /* consumer: bytes given back, free running */
     _Alignas(64) _Atomic uint32_t sleeping; /* consumer: ring my doorbell after a commit */
     _Alignas(64) _Atomic uint32_t starved;  /* producer: ring my doorbell after giving back */
@@ -37,5 +40,6 @@ struct pl_channel_control {
 
 static_assert(sizeof(struct pl_ring_shared) == 256, "each word on a cache line of its own");
 static_assert(sizeof(struct pl_channel_control) <= PL_CHANNEL_PAGE, "control fits its page");
+static_assert(ATOMIC_LLONG_LOCK_FREE == 2 && ATOMIC_INT_LOCK_FREE == 2, "atomics work between processes");
 
 #endif

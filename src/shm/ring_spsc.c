@@ -1,0 +1,138 @@
+/* ring_spsc: the rare halves. Page bookkeeping counts in offsets of the double mapping, [0, 2 *
+ * capacity): `extent` is how much of it is populated, a power of two; the last doubling brings in the
+ * mirror, which only records that straddle the lap's end use.
+ */
+#include "shm/ring_spsc.h"
+
+#include "base/error.h"
+#include "shm/memory.h"
+
+#include <errno.h>
+
+void pl_ring_producer_init(struct pl_ring_producer *ring, struct pl_ring_shared *shared, uint8_t *data, uint32_t capacity)
+{
+    *ring = (struct pl_ring_producer){ .shared = shared, .data = data, .capacity = capacity, .extent = PL_RING_LIGHT };
+}
+
+void pl_ring_consumer_init(struct pl_ring_consumer *ring, struct pl_ring_shared *shared, const uint8_t *data, uint32_t capacity)
+{
+    *ring = (struct pl_ring_consumer){ .shared = shared, .data = data, .capacity = capacity, .extent = PL_RING_LIGHT };
+}
+
+/* Populates so that offsets below END may be used. */
+static int extend(const uint8_t *data, uint32_t *extent, uint64_t end, int write)
+{
+    uint32_t wanted = *extent;
+    while (wanted < end) wanted *= 2;
+    size_t page = pl_page_size();
+    size_t from = (*extent + page - 1) / page * page;
+    if (wanted > from) {
+        int r = pl_memory_populate((void *)(uintptr_t)(data + from), wanted - from, write);
+        if (r < 0) return pl_error_in(r, "ring");
+    }
+    *extent = wanted;
+    return 0;
+}
+
+/* Takes over the consumer's position: it may only go forward, to at most what was published. */
+static int see_head(struct pl_ring_producer *ring, uint64_t head)
+{
+    if (head - ring->head > ring->published - ring->head || head % PL_RING_ALIGN != 0)
+        return pl_error(-EPROTO, "ring: the peer claims to have read up to %llu where %llu to %llu are possible",
+                        (unsigned long long)head, (unsigned long long)ring->head, (unsigned long long)ring->published);
+    ring->head = head;
+    return 0;
+}
+
+int pl_ring_make_room(struct pl_ring_producer *ring, size_t size)
+{
+    if (size > ring->capacity)
+        return pl_error(-EMSGSIZE, "ring: a record of %zu bytes in a ring of %u", size, ring->capacity);
+    uint64_t need = pl_ring_round(size), offset = ring->tail & (ring->capacity - 1);
+    bool grow = offset + need > ring->extent;
+    if (grow || ring->tail - ring->head + need > ring->capacity) {
+        /* AR2: pairs with RR2 in pl_ring_consume and RR3 in pl_ring_give_back. */
+        int r = see_head(ring, atomic_load_explicit(&ring->shared->head, memory_order_acquire));
+        if (r < 0) return r;
+        if (ring->tail - ring->head + need > ring->capacity) return PL_RING_FULL;
+    }
+    if (grow && ring->tail == ring->head && need <= offset) {
+        /* Empty: the next lap instead of more pages. The record fits beside what is skipped, since that
+         * leaves OFFSET bytes. Relaxed: the next tail that is published carries it (RR1). */
+        atomic_store_explicit(&ring->shared->skip, ring->tail, memory_order_relaxed);
+        ring->tail += ring->capacity - offset;
+        offset = 0;
+    } else if (grow) {
+        int r = extend(ring->data, &ring->extent, offset + need, 1);
+        if (r < 0) return r;
+    }
+    ring->limit = ring->head + ring->capacity;
+    uint64_t lap = ring->tail - offset;
+    if (ring->extent < 2 * ring->capacity && ring->limit > lap + ring->extent) ring->limit = lap + ring->extent;
+    return 0;
+}
+
+bool pl_ring_starve(struct pl_ring_producer *ring, size_t size)
+{
+    atomic_store_explicit(&ring->shared->starved, 1, memory_order_seq_cst);
+    /* FR4: pairs with FR3 in pl_ring_give_back: the consumer sees the announcement or we its head. */
+    uint64_t head = atomic_load_explicit(&ring->shared->head, memory_order_seq_cst);
+    /* A lie ends the sleep, too; the next reserve tells of it. */
+    if (head - ring->head <= ring->published - ring->head && ring->tail - head + pl_ring_round(size) > ring->capacity)
+        return true;
+    pl_ring_fed(ring);
+    return false;
+}
+
+void pl_ring_fed(struct pl_ring_producer *ring)
+{
+    /* Relaxed: a late announcement costs a needless ring of the doorbell. */
+    atomic_store_explicit(&ring->shared->starved, 0, memory_order_relaxed);
+}
+
+int pl_ring_look(struct pl_ring_consumer *ring, uint64_t tail)
+{
+    uint64_t offset = ring->head & (ring->capacity - 1);
+    if (tail - ring->head > ring->capacity || tail % PL_RING_ALIGN != 0)
+        return pl_error(-EPROTO, "ring: the peer claims to have written up to %llu where %llu to %llu are possible",
+                        (unsigned long long)tail, (unsigned long long)ring->head,
+                        (unsigned long long)(ring->head + ring->capacity));
+    if (offset + (tail - ring->head) > ring->extent) {
+        /* Relaxed: came with the tail (AR1). At offset 0 there is nothing to skip; a fresh ring says 0. */
+        uint64_t skip = atomic_load_explicit(&ring->shared->skip, memory_order_relaxed);
+        if (skip == ring->head && offset != 0) {
+            uint64_t lap = ring->head + (ring->capacity - offset);
+            if (tail - ring->head < lap - ring->head)
+                return pl_error(-EPROTO, "ring: the peer skips to %llu but wrote up to %llu", (unsigned long long)lap,
+                                (unsigned long long)tail);
+            ring->head = ring->tail = lap;
+            if (tail == lap) return PL_RING_EMPTY;
+            offset = 0;
+        }
+        int r = extend(ring->data, &ring->extent, offset + (tail - ring->head), 0);
+        if (r < 0) return r;
+    }
+    ring->tail = tail;
+    return 0;
+}
+
+int pl_ring_overconsumed(const struct pl_ring_consumer *ring, size_t size)
+{
+    return pl_error(-EPROTO, "ring: the peer's record claims %zu bytes where %llu are there", size,
+                    (unsigned long long)(ring->tail - ring->head));
+}
+
+bool pl_ring_sleep(struct pl_ring_consumer *ring)
+{
+    atomic_store_explicit(&ring->shared->sleeping, 1, memory_order_seq_cst);
+    /* FR2: pairs with FR1 in pl_ring_publish: the producer sees the announcement or we its tail. */
+    if (atomic_load_explicit(&ring->shared->tail, memory_order_seq_cst) == ring->head) return true;
+    pl_ring_awake(ring);
+    return false;
+}
+
+void pl_ring_awake(struct pl_ring_consumer *ring)
+{
+    /* Relaxed: a late announcement costs a needless ring of the doorbell. */
+    atomic_store_explicit(&ring->shared->sleeping, 0, memory_order_relaxed);
+}
