@@ -7,7 +7,8 @@
  *   u64 features  u64 instance id  u64 max_message  u32 pid  u32 outstanding  u32 concurrency
  *   u32 ring capacity  u32 method count  u32 zero          tail: text, or count × {u8 length, name}
  * Major differs: refused, naming both. Features: the intersection counts. The abi word tells
- * byte order, pointer width and page size; shared memory needs equal words.
+ * byte order, pointer width and page size; shared memory needs equal words. Each method's number
+ * in frames is its place in the table, from 0.
  */
 #ifndef PL_WIRE_HELLO_H
 #define PL_WIRE_HELLO_H
@@ -56,16 +57,21 @@ size_t pl_hello_client_encode(uint8_t bytes[PL_HELLO_CLIENT_MAX], const struct p
 
 /* PL_HELLO_OK and *ret_consumed; PL_HELLO_MORE; -EPROTO with a text that says what the bytes look
  * like (an HTTP request, a TLS hello, another major version: "speaks protocol 2.0, this is 1.0").
- * Decides as early as it can: the first wrong byte is an error, not MORE. */
+ * Decides as early as it can: the first wrong byte is an error, not MORE; but the version's four bytes
+ * and the method table are judged when they are whole. */
 int pl_hello_client_decode(struct pl_hello_client *ret_hello, const uint8_t *bytes, size_t size, size_t *ret_consumed);
 
 /* Writes the fixed part; the caller sends the tail behind it. */
 void pl_hello_server_encode(uint8_t bytes[PL_HELLO_SERVER_HEAD], const struct pl_hello_server *hello);
 int pl_hello_server_decode(struct pl_hello_server *ret_hello, const uint8_t *bytes, size_t size, size_t *ret_consumed);
 
-/* Walks the method table: *offset starts at 0; copies the next name (checked by pl_name_valid) to
- * NAME. 1: a name; 0: the end; -EPROTO. */
+/* Walks the method table: *offset starts at 0; copies the next name (checked as a method's; "" is the
+ * default method) to NAME. 1: a name; 0: the end; -EPROTO, which can't come of a hello that decode
+ * accepted: it has walked the table, and it holds exactly method_count names. */
 int pl_hello_method_next(const struct pl_hello_server *hello, size_t *offset, char name[PLAIT_NAME_MAX + 1]);
+
+/* The error text of a hello whose result isn't 0, cut to SIZE, control characters as '?'; returns TEXT. */
+const char *pl_hello_text(const struct pl_hello_server *hello, char *text, size_t size);
 
 /* What foreign bytes look like: "an HTTP request", "a TLS client hello", ... or NULL. */
 const char *pl_hello_looks_like(const uint8_t *bytes, size_t size);
