@@ -24,12 +24,13 @@ struct pl_segment {
 
 struct pl_segment_pool; /* the sender's side of one direction; not thread-safe */
 
+/* RETURNED is borrowed from the channel until pool_free. */
 int pl_segment_pool_new(struct pl_segment_pool **ret_pool, _Atomic uint32_t *returned /* [PL_SEGMENTS_MAX] */);
 void pl_segment_pool_free(struct pl_segment_pool *pool); /* NULL is fine; the receiver's maps stay valid */
 
 /* A free segment of at least SIZE bytes with its generation counted up, populated. If fd >= 0 it must
  * be announced (send the descriptor and id, generation, capacity; then pl_segment_announced).
- * PL_SEGMENT_NONE: at the cap, or this size class is used for the first time (a segment pays from the
+ * PL_SEGMENT_NONE: at the cap, beyond 1 GiB, or this size class is used for the first time (a segment pays from the
  * second use on): send the payload another way. -ENOMEM, -EMFILE are also told as PL_SEGMENT_NONE,
  * since there is another way. -EPROTO: the table holds a lie. */
 int pl_segment_take(struct pl_segment_pool *pool, size_t size, struct pl_segment **ret_segment);
@@ -43,8 +44,8 @@ int pl_segment_map_new(struct pl_segment_map **ret_map, _Atomic uint32_t *return
 /* No more give-backs are stored (the channel goes); views stay readable until released. */
 void pl_segment_map_close(struct pl_segment_map *map); /* NULL is fine */
 
-/* Takes FD (closes it). Checks id < 64, tmpfs, seals, size; populates for reading. Announcing an id
- * again replaces a mapping without views. -EPROTO, -ENOMEM with text. */
+/* Takes FD (closes it). Checks id < 64, tmpfs, seals, size. Announcing an id again replaces a mapping
+ * without views. -EPROTO, -ENOMEM with text; -ECONNRESET after close. */
 int pl_segment_map_add(struct pl_segment_map *map, int fd, uint32_t id, uint64_t size);
 
 struct pl_segment_view {
@@ -53,9 +54,11 @@ struct pl_segment_view {
     size_t size;
     uint32_t id, generation;
 };
-/* A view of SIZE bytes of segment ID. -EPROTO: unknown id, too large, or a view of it still lives. */
+/* A view of SIZE bytes of segment ID, populated. -EPROTO: unknown id, too large, or a view of it still
+ * lives; -ENOMEM; -ECONNRESET after close. */
 int pl_segment_map_view(struct pl_segment_map *map, uint32_t id, uint32_t generation, uint64_t size,
                         struct pl_segment_view *ret_view);
-void pl_segment_view_release(struct pl_segment_view *view); /* gives back; idempotent */
+/* Gives back; idempotent; any thread. In a forked child it only frees the child's copy. */
+void pl_segment_view_release(struct pl_segment_view *view);
 
 #endif
