@@ -12,7 +12,7 @@ struct pl_address {
     socklen_t size;
 };
 
-#define PL_ADDRESS_TEXT 108 /* room for "[v6%scope]:65535" */
+#define PL_ADDRESS_TEXT 128 /* room for "[v6%scope]:65535" and for "unix:" with any sun_path */
 
 /* Resolves HOST (name, IPv4, IPv6 without brackets; PASSIVE: "*" is every address) into at most
  * ROOM addresses in the resolver's order. Count, or -EINVAL, -ENOENT, -EAGAIN with text. */

@@ -36,8 +36,11 @@ static inline uint64_t pl_ticks(void)
 #endif
 }
 
-/* Ticks in NS nanoseconds. The first call in a process takes about 200 µs to measure. */
+/* Ticks in NS nanoseconds, and back; saturating. The first call in a process takes about 150 µs to
+ * measure the rate. The counter may go back a little between CPUs: take a difference as 0 if it is
+ * negative as int64_t. */
 uint64_t pl_ticks_of_ns(uint64_t ns);
+uint64_t pl_ns_of_ticks(uint64_t ticks);
 
 static inline void pl_pause(void)
 {
