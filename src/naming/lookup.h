@@ -27,10 +27,14 @@ int pl_lookup(const char *name, const char *peer, struct pl_instance **ret_insta
 enum { PL_CONNECT_BUSY = 1, PL_CONNECT_GONE = 2 };
 int pl_lookup_connect(const struct pl_instance *instance, const char *peer, int *ret_fd, uid_t *ret_uid);
 
+/* Asks again, without connecting: 1 it lives, 0 not; -EMFILE, -ENOMEM. */
+int pl_instance_alive(const struct pl_instance *instance);
+
 /* -ENOENT with a text that lists every directory searched and near names. */
 int pl_lookup_missing(const char *name, const char *peer);
 
-/* A number that changes when entries come or go (directories' mtimes); cheap: for "look again?". */
+/* A number that changes when entries come or go (directories' mtimes); cheap: for "look again?".
+ * Within 50 ms of a change it also changes by itself, since directories' times are coarse. */
 uint64_t pl_lookup_stamp(const char *peer);
 
 #endif
