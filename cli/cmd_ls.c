@@ -1,0 +1,260 @@
+/* plait ls: who serves what, read from the status pages: right also while a server is stopped or busy. */
+#include "command.h"
+#include "output.h"
+#include <plait/plait.h>
+#include <pwd.h>
+#include <stdio.h>
+#include <string.h>
+
+static bool json;
+
+static size_t word_count(const char *words)
+{
+    size_t count = 0;
+
+    for (const char *p = words + strspn(words, " "); *p; count++) {
+        p += strcspn(p, " ");
+        p += strspn(p, " ");
+    }
+    return count;
+}
+
+static void json_instance(const plait_watch_instance *i)
+{
+    json_begin("instance");
+    json_text("service", i->service);
+    json_id("id", i->id);
+    json_integer("pid", i->pid);
+    json_number("uid", i->uid);
+    json_text("process", i->process);
+    json_text("language", i->language);
+    json_text("version", i->version);
+    json_number("started_ms", i->started_ms);
+    json_text("directory", i->directory);
+    json_words("urls", i->urls);
+    json_words("methods", i->methods);
+    json_integer("threads", i->threads);
+    json_bool("stopped", i->stopped);
+    json_number("clients", i->connection_count);
+    json_number("requests", i->requests);
+    json_number("failures", i->failures);
+    json_number("dropped", i->dropped);
+    json_number("bytes_in", i->bytes_in);
+    json_number("bytes_out", i->bytes_out);
+    json_number("protocol_errors", i->protocol_errors);
+    json_end();
+}
+
+static void json_methods(const plait_watch_instance *i)
+{
+    for (const char *p = i->methods + strspn(i->methods, " "); *p; p += strspn(p, " ")) {
+        size_t size = strcspn(p, " ");
+        json_begin("method");
+        json_text("service", i->service);
+        json_integer("pid", i->pid);
+        json_bytes("method", p, size);
+        json_end();
+        p += size;
+    }
+}
+
+static void json_connection(const plait_watch_instance *i, const plait_watch_connection *c)
+{
+    json_begin("connection");
+    json_text("service", i->service);
+    json_integer("pid", i->pid);
+    json_number("connection", c->id);
+    if (c->peer_pid) json_integer("peer_pid", c->peer_pid);
+    if (c->peer_uid != UINT32_MAX) json_number("peer_uid", c->peer_uid);
+    json_text("peer", c->peer);
+    json_text("transport", c->transport);
+    json_text("framing", c->framing);
+    json_number("connected_ms", c->connected_ms);
+    json_number("requests", c->requests);
+    json_number("replies", c->replies);
+    json_number("bytes_in", c->bytes_in);
+    json_number("bytes_out", c->bytes_out);
+    json_number("errors", c->errors);
+    json_number("outstanding", c->outstanding);
+    json_end();
+}
+
+static void add_user(struct table *table, uint32_t uid)
+{
+    const struct passwd *user = uid == UINT32_MAX ? NULL : getpwuid(uid);
+
+    if (user)
+        table_add(table, "%s", user->pw_name);
+    else if (uid == UINT32_MAX)
+        table_add(table, "-");
+    else
+        table_add(table, "%u", uid);
+}
+
+static void print_instances(const plait_watch *watch)
+{
+    struct table table;
+    char age[16];
+
+    table_init(&table, "SERVICE|>PID|PROCESS|USER|>UP|>CLIENTS|>REQUESTS|>FAILED|STATE|ALSO LISTENING ON");
+    for (size_t k = 0; k < plait_watch_count(watch); k++) {
+        const plait_watch_instance *i = plait_watch_at(watch, k);
+        table_add(&table, "%s", i->service);
+        table_add(&table, "%d", i->pid);
+        table_add(&table, "%s", i->process);
+        add_user(&table, i->uid);
+        table_add(&table, "%s", age_text(i->started_ms, age));
+        table_add(&table, "%zu", i->connection_count);
+        table_add(&table, "%llu", (unsigned long long)i->requests);
+        table_add(&table, "%llu", (unsigned long long)i->failures);
+        table_add(&table, "%s", i->stopped ? "stopped" : "serving");
+        table_add(&table, "%s", i->urls[0] ? i->urls : "-");
+    }
+    table_print(&table);
+}
+
+static void print_methods(const plait_watch *watch)
+{
+    const plait_watch_instance *first = plait_watch_at(watch, 0);
+
+    if (word_count(first->methods) == 0) return;
+    printf("\nMETHODS\n");
+    for (const char *p = first->methods + strspn(first->methods, " "); *p; p += strspn(p, " ")) {
+        size_t size = strcspn(p, " ");
+        if (size == 1 && *p == '*')
+            printf("*  (any other)\n");
+        else
+            printf("%.*s\n", (int)size, p);
+        p += size;
+    }
+}
+
+static void add_connection(struct table *table, const plait_watch_instance *i, const plait_watch_connection *c)
+{
+    char age[16];
+
+    table_add(table, "%s", c->peer);
+    if (c->peer_pid)
+        table_add(table, "%d", c->peer_pid);
+    else
+        table_add(table, "-");
+    add_user(table, c->peer_uid);
+    table_add(table, "%d", i->pid);
+    table_add(table, "%s", c->transport);
+    table_add(table, "%s", c->framing);
+    table_add(table, "%s", age_text(c->connected_ms, age));
+    table_add(table, "%llu", (unsigned long long)c->requests);
+    table_add(table, "%llu", (unsigned long long)c->outstanding);
+    table_add(table, "%llu", (unsigned long long)c->bytes_in);
+    table_add(table, "%llu", (unsigned long long)c->bytes_out);
+    table_add(table, "%llu", (unsigned long long)c->errors);
+}
+
+static void print_connections(const plait_watch *watch)
+{
+    struct table table;
+    size_t count = 0;
+
+    table_init(&table,
+               "CLIENT|>PID|USER|>SERVED BY|TRANSPORT|FRAMING|>FOR|>REQUESTS|>OPEN|>BYTES IN|>BYTES OUT|>ERRORS");
+    for (size_t k = 0; k < plait_watch_count(watch); k++) {
+        const plait_watch_instance *i = plait_watch_at(watch, k);
+        for (size_t n = 0; n < i->connection_count; n++, count++) add_connection(&table, i, &i->connections[n]);
+    }
+    if (count > 0) {
+        printf("\n");
+        table_print(&table);
+    } else {
+        printf("\nnobody is connected\n");
+        table_free(&table);
+    }
+}
+
+static void print_json(const plait_watch *watch, bool all)
+{
+    for (size_t k = 0; k < plait_watch_count(watch) && !output_failed(); k++) {
+        const plait_watch_instance *i = plait_watch_at(watch, k);
+        json_instance(i);
+        if (!all) continue;
+        json_methods(i);
+        for (size_t n = 0; n < i->connection_count; n++) json_connection(i, &i->connections[n]);
+    }
+}
+
+/* Near names, and where we looked: a misspelt name and a wrong PLAIT_DIR are the two usual reasons. */
+static int say_missing(const char *name)
+{
+    plait_watch *all = NULL;
+    const char *near = NULL;
+    char looked[1024] = "";
+    size_t used = 0;
+    const char *directory;
+    int best = 3;
+
+    for (size_t i = 0; (directory = plait_watch_directory(i, NULL)) && used < sizeof(looked) - 1; i++)
+        used += (size_t)snprintf(looked + used, sizeof(looked) - used, "%s%s", i ? ", " : "", directory);
+    if (plait_watch_open(&all, NULL) < 0) all = NULL;
+    for (size_t i = 0; all && i < plait_watch_count(all); i++) {
+        const char *other = plait_watch_at(all, i)->service;
+        int distance = edit_distance(name, other, 2);
+        if (distance < best) {
+            best = distance;
+            near = other;
+        }
+    }
+    if (near)
+        complain("ls %s: no such service in %s (did you mean %s?)", name, looked, near);
+    else
+        complain("ls %s: no such service in %s (plait ls shows what there is)", name, looked);
+    plait_watch_close(all);
+    return STATUS_NO_NAME;
+}
+
+static int run(int argc, char **argv)
+{
+    plait_watch *watch = NULL;
+    const char *name = argc > 1 ? argv[1] : NULL;
+    int r, status = STATUS_OK;
+
+    if (argc > 2) return command_usage("ls", "%s: one NAME at a time", argv[2]);
+    r = plait_watch_open(&watch, name);
+    if (r < 0) return command_failed(r, "ls");
+    if (plait_watch_count(watch) == 0 && name)
+        status = say_missing(name);
+    else if (json)
+        print_json(watch, name != NULL);
+    else if (plait_watch_count(watch) == 0)
+        fprintf(stderr, "nothing is served here (to try: plait serve hello --echo)\n");
+    else
+        print_instances(watch);
+    if (status == STATUS_OK && name && !json) {
+        print_methods(watch);
+        print_connections(watch);
+    }
+    plait_watch_close(watch);
+    return status;
+}
+
+static const struct option options[] = {
+    { .name = "--json",
+      .kind = OPTION_FLAG,
+      .value = &json,
+      .help = "an object for each instance (kind \"instance\"); with NAME also\nkinds \"method\" and \"connection\"" },
+    { .name = NULL },
+};
+
+const struct command command_ls = {
+    .name = "ls",
+    .arguments = "[NAME]",
+    .summary = "list the services here, or one with its methods and clients",
+    .options = options,
+    .text = "Every process that serves a name is a line: several may share one. The figures are read from\n"
+            "memory that the server keeps up to date, so they cost it nothing and are right also while it\n"
+            "is busy or stopped. OPEN counts requests that were taken and not answered yet.\n"
+            "\n"
+            "Examples:\n"
+            "  plait ls\n"
+            "  plait ls greeter\n"
+            "  plait ls --json | jq -r .pid\n",
+    .run = run,
+};

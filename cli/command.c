@@ -1,0 +1,142 @@
+/* command: the table of verbs, and the way from a word to its function. */
+#include "command.h"
+#include "output.h"
+#include <errno.h>
+#include <plait/plait.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+static const struct command command_bench = {
+    .name = "bench",
+    .arguments = "[OPTION]...",
+    .summary = "measure calls beside the bare kernel primitive that they stand on",
+    .text = "  --help               its options\n"
+            "\n"
+            "Client and server are two processes. Every figure stands beside the same pattern over a bare\n"
+            "primitive, measured in the same run; docs/benchmarks.md tells how to read the table.\n",
+    .run = cmd_bench,
+};
+
+static const struct command *const commands[] = {
+    &command_serve, &command_call, &command_ls, &command_bench, &command_doctor, &command_version, &command_help, NULL,
+};
+
+const struct command *const *command_list(void)
+{
+    return commands;
+}
+
+const struct command *command_find(const char *name)
+{
+    for (const struct command *const *p = commands; *p; p++) {
+        if (strcmp((*p)->name, name) == 0) return *p;
+    }
+    return NULL;
+}
+
+enum exit_status command_status(int code)
+{
+    switch (code) {
+    case 0: return STATUS_OK;
+    case -EINVAL:
+    case -EPROTONOSUPPORT: return STATUS_USAGE;
+    case -ENOENT:
+    case -EOPNOTSUPP: return STATUS_NO_NAME;
+    case -ETIMEDOUT: return STATUS_TIMED_OUT;
+    case -ECONNREFUSED:
+    case -ECONNRESET:
+    case -ECONNABORTED:
+    case -EPIPE:
+    case -EACCES:
+    case -EPERM:
+    case -EHOSTUNREACH:
+    case -ENETUNREACH: return STATUS_REFUSED;
+    default: return STATUS_FAILED;
+    }
+}
+
+enum exit_status command_failed(int code, const char *what, ...)
+{
+    char text[2048], place[512];
+    va_list list;
+
+    snprintf(text, sizeof(text), "%s", plait_error_text()); /* before anything else can change it */
+    va_start(list, what);
+    vsnprintf(place, sizeof(place), what, list);
+    va_end(list);
+    complain("%s: %s", place, text[0] ? text : strerror(-code));
+    return command_status(code);
+}
+
+enum exit_status command_usage(const char *verb, const char *format, ...)
+{
+    char text[1024];
+    va_list list;
+
+    va_start(list, format);
+    vsnprintf(text, sizeof(text), format, list);
+    va_end(list);
+    if (verb)
+        complain("%s: %s (see: plait help %s)", verb, text, verb);
+    else
+        complain("%s (see: plait help)", text);
+    return STATUS_USAGE;
+}
+
+static enum exit_status unknown_verb(const char *name)
+{
+    const struct command *near = NULL;
+    int best = 3;
+
+    for (const struct command *const *p = commands; *p; p++) {
+        int distance = edit_distance(name, (*p)->name, 2);
+        if (strncmp((*p)->name, name, strlen(name)) == 0) distance = 0; /* "ver": the beginning of a verb */
+        if (distance < best) {
+            best = distance;
+            near = *p;
+        }
+    }
+    if (near) return command_usage(NULL, "%s: no such verb; did you mean plait %s?", name, near->name);
+    return command_usage(NULL, "%s: no such verb", name);
+}
+
+/* --help and -h mean the same in every verb, bench included; behind "--" they are data. */
+static bool wants_help(int argc, char **argv)
+{
+    for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++) {
+        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) return true;
+    }
+    return false;
+}
+
+static int run(const struct command *command, int argc, char **argv)
+{
+    if (command->options && wants_help(argc, argv)) {
+        help_command(command);
+        return STATUS_OK;
+    }
+    if (command->options) {
+        argc = options_parse(command->options, argc, argv);
+        if (argc < 0) return STATUS_USAGE;
+    }
+    return command->run(argc, argv);
+}
+
+int command_main(int argc, char **argv)
+{
+    const struct command *command;
+
+    output_init();
+    if (argc < 2) {
+        command_usage(NULL, "no verb given; try plait serve, call, ls or help");
+        return STATUS_USAGE;
+    }
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
+        help_overview();
+        return output_finish(STATUS_OK);
+    }
+    command = strcmp(argv[1], "--version") == 0 ? &command_version : command_find(argv[1]);
+    if (!command) return unknown_verb(argv[1]);
+    return output_finish(run(command, argc - 1, argv + 1));
+}
