@@ -1,11 +1,13 @@
 /* status: this process's page, which tools read at no cost to us. One per process, made with the first
- * service, a file on tmpfs named by ID (own directory's status/, or under /dev/shm where that isn't tmpfs);
- * without room it is anonymous memory, said once. Counters come from counters.def.
+ * service and gone with the last; status_layout.h says what is in it, place.h where it lies. Counters
+ * come from counters.def. Nothing here is a system call but coming and going, and of a thousand
+ * connections' coming only every 63rd.
  */
 #ifndef PL_OBSERVE_STATUS_H
 #define PL_OBSERVE_STATUS_H
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -15,6 +17,19 @@ struct pl_counters {
 #undef PL_COUNTER
 };
 
+enum pl_counter {
+#define PL_COUNTER(id, unit, help) PL_COUNTER_##id,
+#include "observe/counters.def"
+#undef PL_COUNTER
+    PL_COUNTERS
+};
+
+struct pl_counter_info {
+    const char *name, *unit, *help;
+    bool gauge;
+};
+extern const struct pl_counter_info pl_counter_table[PL_COUNTERS];
+
 /* One writer at a time per counter: a load and a store, no locked instruction. Relaxed: a reader wants
  * the number alone, nothing is published by it. */
 static inline void pl_count(_Atomic uint64_t *counter, uint64_t by)
@@ -22,13 +37,15 @@ static inline void pl_count(_Atomic uint64_t *counter, uint64_t by)
     atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + by, memory_order_relaxed);
 }
 
-struct pl_status_service;    /* thread-safe as a whole */
+struct pl_status_service;    /* all of this is thread-safe, but a removed object is gone */
 struct pl_status_connection;
 
-/* Never fail: without memory or room they return an unseen object whose counters still work. */
+/* Never fail: without memory or room they return an unseen object whose counters still work; why is
+ * logged once. In a forked child the parent's objects may be removed, which touches no page. */
 struct pl_status_service *pl_status_service_add(const char *name, uint64_t id, const char *directory, int threads);
 void pl_status_service_set(struct pl_status_service *service, const char *urls, const char *methods);
-void pl_status_service_remove(struct pl_status_service *service); /* NULL is fine */
+/* NULL is fine. Its connections may be removed later; nobody sees them any more. */
+void pl_status_service_remove(struct pl_status_service *service);
 
 struct pl_status_peer {
     pid_t pid;             /* 0 unknown */
@@ -37,11 +54,14 @@ struct pl_status_peer {
     const char *name;      /* process name or address */
 };
 struct pl_status_connection *pl_status_connection_add(struct pl_status_service *service, const struct pl_status_peer *peer);
-/* Adds the connection's counters to the service's and frees the slot. */
+/* Adds the connection's counters (gauges not) to what the service's closed connections did and frees the
+ * slot: whoever wrote the counters must be done with them. NULL is fine. */
 void pl_status_connection_remove(struct pl_status_connection *connection);
 
+/* The service's own counters are for what belongs to no connection (refused, accepted, a request over an
+ * anonymous channel): readers show own + closed connections + living ones, so count each thing once. */
 struct pl_counters *pl_status_service_counters(struct pl_status_service *service);
 struct pl_counters *pl_status_connection_counters(struct pl_status_connection *connection);
-uint64_t pl_status_connection_id(const struct pl_status_connection *connection);
+uint64_t pl_status_connection_id(const struct pl_status_connection *connection); /* 0: out of memory */
 
 #endif
