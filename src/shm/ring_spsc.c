@@ -97,7 +97,10 @@ int pl_ring_look(struct pl_ring_consumer *ring, uint64_t tail)
         return pl_error(-EPROTO, "ring: the peer claims to have written up to %llu where %llu to %llu are possible",
                         (unsigned long long)tail, (unsigned long long)ring->head,
                         (unsigned long long)(ring->head + ring->capacity));
-    if (offset + (tail - ring->head) > ring->extent) {
+    /* A skip reaches beyond the lap's end. Our extent says nothing of it: where records happen to end
+     * with the lap, a run leads into our mirror before the producer needs its own. */
+    uint64_t end = offset + (tail - ring->head);
+    if (end > ring->extent || end > ring->capacity) {
         /* Relaxed: came with the tail (AR1). At offset 0 there is nothing to skip; a fresh ring says 0. */
         uint64_t skip = atomic_load_explicit(&ring->shared->skip, memory_order_relaxed);
         if (skip == ring->head && offset != 0) {
@@ -107,9 +110,9 @@ int pl_ring_look(struct pl_ring_consumer *ring, uint64_t tail)
                                 (unsigned long long)tail);
             ring->head = ring->tail = lap;
             if (tail == lap) return PL_RING_EMPTY;
-            offset = 0;
+            end = tail - lap;
         }
-        int r = extend(ring->data, &ring->extent, offset + (tail - ring->head), 0);
+        int r = extend(ring->data, &ring->extent, end, 0);
         if (r < 0) return r;
     }
     ring->tail = tail;

@@ -47,8 +47,8 @@ struct pl_ring_consumer {
 };
 
 /* DATA is 2 * CAPACITY bytes, page-aligned, of which the second half mirrors the first and the first
- * PL_RING_LIGHT are populated. (Two threads may use 2 * CAPACITY plain bytes: no byte is read through
- * the other half than it was written.) */
+ * PL_RING_LIGHT are populated. (2 * CAPACITY plain bytes do between threads if the consumer
+ * peeks for each record: then none is read through the other half than it was written.) */
 void pl_ring_producer_init(struct pl_ring_producer *ring, struct pl_ring_shared *shared, uint8_t *data, uint32_t capacity);
 void pl_ring_consumer_init(struct pl_ring_consumer *ring, struct pl_ring_shared *shared, const uint8_t *data, uint32_t capacity);
 

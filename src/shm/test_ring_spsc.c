@@ -1,0 +1,701 @@
+/* The ring: order, room, lies, pages, wake-ups; in one thread, two threads and two processes. */
+#include "harness/test.h"
+
+#include "base/error.h"
+#include "shm/channel.h"
+#include "shm/doorbell.h"
+#include "shm/ring_spsc.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { N = PL_RING_CAPACITY };
+
+/* Both ends of one ring: in a channel, or (PLAIN) in memory without a mirror, which lets TSan see it. */
+struct rig {
+    struct pl_channel channel;
+    struct pl_ring_shared *shared;
+    uint8_t *plain;
+    struct pl_ring_producer producer;
+    struct pl_ring_consumer consumer;
+};
+
+static void rig_join(struct rig *rig, uint8_t *data)
+{
+    pl_ring_producer_init(&rig->producer, rig->shared, data, N);
+    pl_ring_consumer_init(&rig->consumer, rig->shared, data, N);
+}
+
+static void rig_open(struct rig *rig)
+{
+    int fd;
+    *rig = (struct rig){ 0 };
+    CHECK_INT(pl_channel_create(&rig->channel, N, &fd), 0);
+    close(fd);
+    rig->shared = &rig->channel.control->ring[0];
+    rig_join(rig, rig->channel.ring[0]);
+}
+
+static void rig_open_plain(struct rig *rig)
+{
+    *rig = (struct rig){ 0 };
+    rig->plain = aligned_alloc(4096, 2 * N);
+    rig->shared = aligned_alloc(64, sizeof *rig->shared);
+    CHECK(rig->plain != NULL && rig->shared != NULL);
+    memset(rig->shared, 0, sizeof *rig->shared);
+    rig_join(rig, rig->plain);
+}
+
+static void rig_close(struct rig *rig)
+{
+    pl_channel_detach(&rig->channel);
+    if (rig->plain != NULL) free(rig->shared);
+    free(rig->plain);
+}
+
+/* A record carries its number, its size and bytes that follow from both. */
+static uint8_t byte_of(uint64_t number, size_t at)
+{
+    return (uint8_t)(number * 31 + at);
+}
+
+static int put(struct pl_ring_producer *ring, uint64_t number, size_t size)
+{
+    void *data = NULL;
+    int r = pl_ring_reserve(ring, size, &data);
+    if (r != 0) return r;
+    uint8_t *bytes = data;
+    uint64_t head[2] = { number, size };
+    CHECK(size >= sizeof head);
+    memcpy(bytes, head, sizeof head);
+    for (size_t i = sizeof head; i < size; i++) bytes[i] = byte_of(number, i);
+    pl_ring_commit(ring, size);
+    return 0;
+}
+
+/* Checks that DATA begins with record NUMBER; its size. */
+static size_t check_record(const uint8_t *data, size_t room, uint64_t number)
+{
+    uint64_t head[2];
+    CHECK(room >= sizeof head);
+    memcpy(head, data, sizeof head);
+    CHECK_INT(head[0], number);
+    CHECK(head[1] <= room);
+    for (size_t i = sizeof head; i < head[1]; i++)
+        if (data[i] != byte_of(number, i)) CHECK_INT(data[i], byte_of(number, i));
+    return head[1];
+}
+
+static int take(struct pl_ring_consumer *ring, uint64_t number, size_t *ret_size)
+{
+    const uint8_t *data;
+    size_t room;
+    int r = pl_ring_peek(ring, &data, &room);
+    if (r != 0) return r;
+    *ret_size = check_record(data, room, number);
+    return pl_ring_consume(ring, *ret_size);
+}
+
+static void put_and_take(struct rig *rig, uint64_t number, size_t size)
+{
+    size_t got = 0;
+    CHECK_INT(put(&rig->producer, number, size), 0);
+    pl_ring_publish(&rig->producer);
+    CHECK_INT(take(&rig->consumer, number, &got), 0);
+    CHECK_INT(got, size);
+}
+
+static void many_laps(struct rig *rig)
+{
+    uint64_t sent = 0, received = 0, bytes = 0;
+    unsigned seed = 1;
+    while (received < 100000) {
+        for (int burst = rand_r(&seed) % 40; burst > 0; burst--) {
+            size_t size = 16 + (size_t)rand_r(&seed) % (rand_r(&seed) % 8 == 0 ? 8000 : 200);
+            int r = put(&rig->producer, sent, size);
+            if (r == PL_RING_FULL) break;
+            CHECK_INT(r, 0);
+            sent++;
+            if (rand_r(&seed) % 2 == 0) pl_ring_publish(&rig->producer);
+        }
+        pl_ring_publish(&rig->producer);
+        for (int burst = rand_r(&seed) % 40; burst > 0 && received < sent; burst--) {
+            size_t size = 0;
+            CHECK_INT(take(&rig->consumer, received, &size), 0);
+            received++;
+            bytes += size;
+            if (rand_r(&seed) % 4 == 0) pl_ring_give_back(&rig->consumer);
+        }
+        /* A consumer that stops in the middle of a run may hold back up to a quarter; then it gives back. */
+        pl_ring_give_back(&rig->consumer);
+    }
+    CHECK(bytes > 100 * (uint64_t)N);
+}
+
+TEST(records_arrive_whole_and_in_order_over_many_laps)
+{
+    struct rig rig;
+    rig_open(&rig);
+    many_laps(&rig);
+    rig_close(&rig);
+}
+
+TEST(a_ring_of_two_plain_halves_works_as_well)
+{
+    struct rig rig;
+    rig_open_plain(&rig);
+    many_laps(&rig);
+    rig_close(&rig);
+}
+
+TEST(a_commit_is_invisible_until_it_is_published)
+{
+    struct rig rig;
+    rig_open(&rig);
+    size_t size;
+    CHECK_INT(put(&rig.producer, 0, 40), 0);
+    CHECK_INT(take(&rig.consumer, 0, &size), PL_RING_EMPTY);
+    CHECK_INT(put(&rig.producer, 1, 40), 0);
+    CHECK_INT(pl_ring_publish(&rig.producer), false);
+    const uint8_t *data;
+    CHECK_INT(pl_ring_peek(&rig.consumer, &data, &size), 0);
+    CHECK_INT(size, 128); /* both, rounded up */
+    CHECK_INT(take(&rig.consumer, 0, &size), 0);
+    CHECK_INT(take(&rig.consumer, 1, &size), 0);
+    CHECK_INT(take(&rig.consumer, 2, &size), PL_RING_EMPTY);
+    rig_close(&rig);
+}
+
+TEST(a_reservation_without_commit_leaves_no_trace)
+{
+    struct rig rig;
+    rig_open(&rig);
+    void *first = NULL, *second = NULL;
+    size_t size;
+    CHECK_INT(pl_ring_reserve(&rig.producer, 5000, &first), 0);
+    CHECK_INT(pl_ring_publish(&rig.producer), false);
+    CHECK_INT(take(&rig.consumer, 0, &size), PL_RING_EMPTY);
+    CHECK_INT(pl_ring_reserve(&rig.producer, 32, &second), 0);
+    CHECK(first == second);
+    /* Also where the reservation went on to the next lap. */
+    for (uint64_t i = 0; i < 30; i++) put_and_take(&rig, i, 96);
+    for (int i = 0; i < 2; i++) CHECK_INT(pl_ring_reserve(&rig.producer, 2048, &first), 0);
+    pl_ring_publish(&rig.producer);
+    CHECK_INT(take(&rig.consumer, 0, &size), PL_RING_EMPTY);
+    put_and_take(&rig, 30, 96);
+    rig_close(&rig);
+}
+
+TEST(a_full_ring_says_so_until_something_is_given_back)
+{
+    struct rig rig;
+    rig_open(&rig);
+    uint64_t sent = 0;
+    size_t size;
+    while (put(&rig.producer, sent, 1024) == 0) sent++;
+    CHECK_INT(sent, N / 1024);
+    CHECK_INT(put(&rig.producer, sent, 16), PL_RING_FULL);
+    pl_ring_publish(&rig.producer);
+    CHECK_INT(take(&rig.consumer, 0, &size), 0);
+    CHECK_INT(put(&rig.producer, sent, 1024), PL_RING_FULL); /* not published yet */
+    pl_ring_give_back(&rig.consumer);
+    CHECK_INT(put(&rig.producer, sent, 1024), 0);
+    CHECK_INT(put(&rig.producer, sent + 1, 16), PL_RING_FULL);
+    rig_close(&rig);
+}
+
+TEST(a_record_may_be_as_large_as_the_ring_and_no_larger)
+{
+    struct rig rig;
+    rig_open(&rig);
+    void *data;
+    for (uint64_t i = 0; i < 3; i++) put_and_take(&rig, i, N);
+    put_and_take(&rig, 3, 96);
+    for (uint64_t i = 4; i < 7; i++) put_and_take(&rig, i, N); /* straddles */
+    size_t wrong[] = { N + 1, N * 2, SIZE_MAX - 31, SIZE_MAX };
+    for (int i = 0; i < 4; i++) {
+        CHECK_INT(pl_ring_reserve(&rig.producer, wrong[i], &data), -EMSGSIZE);
+        CHECK_CONTAINS(pl_error_text(), "ring");
+    }
+    rig_close(&rig);
+}
+
+TEST(the_head_is_published_when_drained_and_after_a_quarter)
+{
+    struct rig rig;
+    rig_open(&rig);
+    size_t size;
+    for (uint64_t i = 0; i < 60; i++) CHECK_INT(put(&rig.producer, i, 1024), 0);
+    pl_ring_publish(&rig.producer);
+    for (uint64_t i = 0; i < 60; i++) {
+        CHECK_INT(take(&rig.consumer, i, &size), 0);
+        uint64_t behind = (i + 1) * 1024 - rig.shared->head;
+        CHECK(behind < N / 4);
+        if (i < 15) CHECK_INT(rig.shared->head, 0);
+    }
+    CHECK_INT(rig.shared->head, 60 * 1024);
+    rig_close(&rig);
+}
+
+/* Pages. */
+
+TEST(light_traffic_stays_in_the_first_page_of_the_first_mapping)
+{
+    struct rig rig;
+    rig_open(&rig);
+    unsigned seed = 2;
+    for (uint64_t i = 0; i < 20000; i++) {
+        size_t size = 16 + (size_t)rand_r(&seed) % 2000;
+        void *data = NULL;
+        CHECK_INT(pl_ring_reserve(&rig.producer, size, &data), 0);
+        CHECK((uint8_t *)data + size <= rig.channel.ring[0] + PL_RING_LIGHT);
+        put_and_take(&rig, i, size);
+    }
+    CHECK_INT(rig.producer.extent, PL_RING_LIGHT);
+    CHECK_INT(rig.consumer.extent, PL_RING_LIGHT);
+    rig_close(&rig);
+}
+
+TEST(light_traffic_never_meets_a_full_ring)
+{
+    struct rig rig;
+    rig_open(&rig);
+    unsigned seed = 3;
+    /* Sizes beyond half a page cannot always go back to the start; they take more pages, not more time. */
+    for (uint64_t i = 0; i < 20000; i++) put_and_take(&rig, i, 16 + (size_t)rand_r(&seed) % 8000);
+    CHECK(rig.producer.extent <= 4 * PL_RING_LIGHT);
+    rig_close(&rig);
+}
+
+TEST(busy_traffic_doubles_the_pages_used)
+{
+    struct rig rig;
+    rig_open(&rig);
+    uint64_t sent = 0, received = 0;
+    size_t size;
+    while (put(&rig.producer, sent, 1024) == 0) {
+        sent++;
+        size_t filled = sent * 1024, expected = PL_RING_LIGHT;
+        while (expected < filled) expected *= 2;
+        CHECK_INT(rig.producer.extent, expected);
+    }
+    pl_ring_publish(&rig.producer);
+    CHECK_INT(rig.consumer.extent, PL_RING_LIGHT);
+    for (; received < sent; received++) CHECK_INT(take(&rig.consumer, received, &size), 0);
+    CHECK_INT(rig.consumer.extent, N);
+    /* Never empty at the lap's end: then the mirror comes in, and from then on nothing is looked at. */
+    for (int i = 0; i < 100; i++) {
+        CHECK_INT(put(&rig.producer, sent++, 1056), 0);
+        CHECK_INT(put(&rig.producer, sent++, 1056), 0);
+        pl_ring_publish(&rig.producer);
+        while (received < sent - 1) CHECK_INT(take(&rig.consumer, received++, &size), 0);
+        pl_ring_give_back(&rig.consumer);
+        CHECK_INT(put(&rig.producer, sent++, 1056), 0);
+        pl_ring_publish(&rig.producer);
+        while (received < sent) CHECK_INT(take(&rig.consumer, received++, &size), 0);
+    }
+    CHECK_INT(rig.producer.extent, 2 * N);
+    CHECK_INT(rig.consumer.extent, 2 * N);
+    rig_close(&rig);
+}
+
+TEST(a_skip_is_seen_by_a_consumer_that_has_more_pages)
+{
+    struct rig rig;
+    rig_open(&rig);
+    uint64_t sent = 0, received = 0;
+    size_t size;
+    while (put(&rig.producer, sent, 1024) == 0) sent++;
+    pl_ring_publish(&rig.producer);
+    while (received < sent - 1) CHECK_INT(take(&rig.consumer, received++, &size), 0);
+    pl_ring_give_back(&rig.consumer);
+    CHECK_INT(take(&rig.consumer, received++, &size), 0);
+    /* A run that leads over the lap's end, where no record does. */
+    for (int i = 0; i < 63; i++) put_and_take(&rig, sent++, 1024);
+    received += 63;
+    for (int i = 0; i < 2; i++) CHECK_INT(put(&rig.producer, sent++, 1024), 0);
+    pl_ring_publish(&rig.producer);
+    while (received < sent) CHECK_INT(take(&rig.consumer, received++, &size), 0);
+    CHECK_INT(rig.producer.extent, N);
+    CHECK_INT(rig.consumer.extent, 2 * N);
+    for (int i = 0; i < 1000; i++) put_and_take(&rig, sent++, 1536);
+    CHECK_INT(rig.producer.extent, N);
+    rig_close(&rig);
+}
+
+/* Wake-ups. */
+
+TEST(an_announced_sleep_is_rung_once)
+{
+    struct rig rig;
+    rig_open(&rig);
+    size_t size;
+    CHECK_INT(pl_ring_sleep(&rig.consumer), true);
+    CHECK_INT(pl_ring_publish(&rig.producer), false); /* nothing to publish */
+    CHECK_INT(put(&rig.producer, 0, 64), 0);
+    CHECK_INT(pl_ring_publish(&rig.producer), true);
+    CHECK_INT(put(&rig.producer, 1, 64), 0);
+    CHECK_INT(pl_ring_publish(&rig.producer), false);
+    pl_ring_awake(&rig.consumer);
+    CHECK_INT(take(&rig.consumer, 0, &size), 0);
+    CHECK_INT(take(&rig.consumer, 1, &size), 0);
+    CHECK_INT(pl_ring_sleep(&rig.consumer), true);
+    pl_ring_awake(&rig.consumer);
+    CHECK_INT(put(&rig.producer, 2, 64), 0);
+    CHECK_INT(pl_ring_publish(&rig.producer), false); /* awake by itself */
+    rig_close(&rig);
+}
+
+TEST(no_sleep_over_records_that_are_there)
+{
+    struct rig rig;
+    rig_open(&rig);
+    size_t size;
+    CHECK_INT(put(&rig.producer, 0, 64), 0);
+    CHECK_INT(put(&rig.producer, 1, 64), 0);
+    pl_ring_publish(&rig.producer);
+    CHECK_INT(pl_ring_sleep(&rig.consumer), false); /* not looked at yet */
+    CHECK_INT(rig.shared->sleeping, 0);
+    CHECK_INT(take(&rig.consumer, 0, &size), 0);
+    CHECK_INT(pl_ring_sleep(&rig.consumer), false); /* known and not consumed */
+    CHECK_INT(take(&rig.consumer, 1, &size), 0);
+    CHECK_INT(pl_ring_sleep(&rig.consumer), true);
+    rig_close(&rig);
+}
+
+TEST(a_starving_producer_is_rung_once_when_room_is_given_back)
+{
+    struct rig rig;
+    rig_open(&rig);
+    size_t size;
+    uint64_t sent = 0;
+    while (put(&rig.producer, sent, 1024) == 0) sent++;
+    pl_ring_publish(&rig.producer);
+    CHECK_INT(pl_ring_starve(&rig.producer, 1024), true);
+    CHECK_INT(pl_ring_give_back(&rig.consumer), false); /* the head has not moved */
+    CHECK_INT(take(&rig.consumer, 0, &size), 0);
+    CHECK_INT(pl_ring_give_back(&rig.consumer), true);
+    CHECK_INT(pl_ring_give_back(&rig.consumer), false);
+    CHECK_INT(pl_ring_starve(&rig.producer, 1024), false); /* there is room: no sleep */
+    CHECK_INT(rig.shared->starved, 0);
+    CHECK_INT(pl_ring_starve(&rig.producer, 1025), true);
+    pl_ring_fed(&rig.producer);
+    CHECK_INT(take(&rig.consumer, 1, &size), 0);
+    CHECK_INT(pl_ring_give_back(&rig.consumer), false);
+    rig_close(&rig);
+}
+
+TEST(a_head_that_consume_published_still_feeds_the_starving)
+{
+    struct rig rig;
+    rig_open(&rig);
+    size_t size;
+    uint64_t sent = 0;
+    while (put(&rig.producer, sent, 1024) == 0) sent++;
+    pl_ring_publish(&rig.producer);
+    for (uint64_t i = 0; i < sent - 1; i++) CHECK_INT(take(&rig.consumer, i, &size), 0);
+    CHECK_INT(pl_ring_give_back(&rig.consumer), false);
+    CHECK_INT(take(&rig.consumer, sent - 1, &size), 0); /* drained: consume publishes the head */
+    CHECK_INT(rig.shared->head, N);
+    rig.shared->starved = 1;
+    CHECK_INT(pl_ring_give_back(&rig.consumer), true);
+    rig_close(&rig);
+}
+
+/* Lies. */
+
+static void check_lie(int r, const char *what)
+{
+    CHECK_INT(r, -EPROTO);
+    CHECK_CONTAINS(pl_error_text(), what);
+}
+
+TEST(a_lying_producer_is_refused)
+{
+    struct rig rig;
+    rig_open(&rig);
+    const uint8_t *data = NULL;
+    size_t size = 0;
+    for (uint64_t i = 0; i < 3; i++) put_and_take(&rig, i, 4000);
+    uint64_t head = rig.consumer.head, honest = rig.shared->tail;
+    uint64_t lies[] = { head - 32, head - 1, head + 1, head + 31, head + N + 1, head + N + 32, 0, 1ULL << 63, UINT64_MAX,
+                        UINT64_MAX - 31, head + (1ULL << 32) };
+    for (size_t i = 0; i < sizeof lies / sizeof lies[0]; i++) {
+        rig.shared->tail = lies[i];
+        check_lie(pl_ring_peek(&rig.consumer, &data, &size), "claims to have written");
+        CHECK_INT(pl_ring_sleep(&rig.consumer), false);
+        CHECK(data == NULL);
+    }
+    rig.shared->tail = honest;
+    put_and_take(&rig, 3, 4000);
+    rig_close(&rig);
+}
+
+TEST(a_lying_skip_is_refused_or_harmless)
+{
+    struct rig rig;
+    rig_open(&rig);
+    const uint8_t *data = NULL;
+    size_t size = 0;
+    put_and_take(&rig, 0, 64);
+    uint64_t head = rig.consumer.head;
+    rig.shared->skip = head;
+    rig.shared->tail = head + PL_RING_LIGHT; /* does not reach the next lap */
+    check_lie(pl_ring_peek(&rig.consumer, &data, &size), "skips");
+    rig.shared->tail = N; /* reaches it, brings nothing */
+    CHECK_INT(pl_ring_peek(&rig.consumer, &data, &size), PL_RING_EMPTY);
+    CHECK_INT(pl_ring_peek(&rig.consumer, &data, &size), PL_RING_EMPTY);
+    CHECK(data == NULL);
+    rig.shared->skip = N; /* at a lap's start there is nothing to skip */
+    rig.shared->tail = 2 * N;
+    CHECK_INT(pl_ring_peek(&rig.consumer, &data, &size), 0);
+    CHECK_INT(size, N);
+    rig_close(&rig);
+}
+
+TEST(a_lying_consumer_is_refused)
+{
+    struct rig rig;
+    rig_open(&rig);
+    void *data;
+    uint64_t sent = 0;
+    size_t size;
+    for (; sent < 50; sent++) CHECK_INT(put(&rig.producer, sent, 1024), 0);
+    pl_ring_publish(&rig.producer);
+    for (uint64_t i = 0; i < 20; i++) CHECK_INT(take(&rig.consumer, i, &size), 0);
+    pl_ring_give_back(&rig.consumer);
+    while (put(&rig.producer, sent, 1024) == 0) sent++;
+    /* 50 records are published, 20 were given back, 34 more are committed and not published. */
+    uint64_t lies[] = { 19 * 1024, 20 * 1024 - 32, 20 * 1024 + 1, 50 * 1024 + 32, 84 * 1024, 0, 1ULL << 63, UINT64_MAX,
+                        20 * 1024 + (1ULL << 32) };
+    for (size_t i = 0; i < sizeof lies / sizeof lies[0]; i++) {
+        rig.shared->head = lies[i];
+        check_lie(pl_ring_reserve(&rig.producer, 1024, &data), "claims to have read");
+        pl_ring_starve(&rig.producer, 1024);
+    }
+    rig.shared->head = 50 * 1024;
+    CHECK_INT(pl_ring_reserve(&rig.producer, 1024, &data), 0);
+    rig_close(&rig);
+}
+
+TEST(a_record_longer_than_what_is_there_is_refused)
+{
+    struct rig rig;
+    rig_open(&rig);
+    const uint8_t *data;
+    size_t size;
+    check_lie(pl_ring_consume(&rig.consumer, 1), "claims");
+    CHECK_INT(put(&rig.producer, 0, 64), 0);
+    CHECK_INT(put(&rig.producer, 1, 64), 0);
+    pl_ring_publish(&rig.producer);
+    check_lie(pl_ring_consume(&rig.consumer, 64), "claims"); /* not peeked yet */
+    CHECK_INT(pl_ring_peek(&rig.consumer, &data, &size), 0);
+    size_t lies[] = { 129, 160, N, SIZE_MAX, SIZE_MAX - 31, SIZE_MAX - 32 };
+    for (int i = 0; i < 6; i++) check_lie(pl_ring_consume(&rig.consumer, lies[i]), "claims");
+    CHECK_INT(pl_ring_consume(&rig.consumer, 0), 0);
+    CHECK_INT(pl_ring_consume(&rig.consumer, 127), 0);
+    CHECK_INT(pl_ring_peek(&rig.consumer, &data, &size), PL_RING_EMPTY);
+    rig_close(&rig);
+}
+
+/* Two at work: each sleeps on its doorbell whenever it can. */
+
+struct pair {
+    struct rig rig;
+    int consumer_bell, producer_bell;
+    uint64_t records;
+};
+
+enum { NO_WAKE_MS = 20000 }; /* a lost wake-up shows as this */
+
+static int watch(int bell)
+{
+    int epoll = epoll_create1(EPOLL_CLOEXEC);
+    struct epoll_event event = { .events = EPOLLIN | EPOLLET };
+    CHECK(epoll >= 0);
+    CHECK_INT(epoll_ctl(epoll, EPOLL_CTL_ADD, bell, &event), 0);
+    return epoll;
+}
+
+static void wait_bell(int epoll)
+{
+    struct epoll_event event;
+    CHECK_INT(epoll_wait(epoll, &event, 1, NO_WAKE_MS), 1);
+}
+
+static void *produce(void *context)
+{
+    struct pair *pair = context;
+    struct pl_ring_producer *ring = &pair->rig.producer;
+    unsigned seed = 4;
+    int epoll = watch(pair->producer_bell);
+    for (uint64_t i = 0; i < pair->records;) {
+        size_t size = 16 + (size_t)rand_r(&seed) % (rand_r(&seed) % 16 == 0 ? 6000 : 150);
+        int r = put(ring, i, size);
+        if (r == PL_RING_FULL) {
+            if (pl_ring_publish(ring)) pl_doorbell_ring(pair->consumer_bell);
+            if (!pl_ring_starve(ring, size)) continue;
+            wait_bell(epoll);
+            pl_ring_fed(ring);
+            continue;
+        }
+        CHECK_INT(r, 0);
+        i++;
+        if (rand_r(&seed) % 3 == 0 && pl_ring_publish(ring)) pl_doorbell_ring(pair->consumer_bell);
+        if (rand_r(&seed) % 64 == 0) sched_yield();
+    }
+    if (pl_ring_publish(ring)) pl_doorbell_ring(pair->consumer_bell);
+    close(epoll);
+    return NULL;
+}
+
+static void *consume(void *context)
+{
+    struct pair *pair = context;
+    struct pl_ring_consumer *ring = &pair->rig.consumer;
+    int epoll = watch(pair->consumer_bell);
+    for (uint64_t i = 0; i < pair->records;) {
+        const uint8_t *data = NULL;
+        size_t room = 0;
+        int r = pl_ring_peek(ring, &data, &room);
+        if (r == PL_RING_EMPTY) {
+            if (pl_ring_give_back(ring)) pl_doorbell_ring(pair->producer_bell);
+            if (!pl_ring_sleep(ring)) continue;
+            wait_bell(epoll);
+            pl_ring_awake(ring);
+            continue;
+        }
+        CHECK_INT(r, 0);
+        /* One record a peek: a run that is read on over the lap's end needs a mirror. */
+        CHECK_INT(pl_ring_consume(ring, check_record(data, room, i++)), 0);
+    }
+    close(epoll);
+    return NULL;
+}
+
+static void pair_open(struct pair *pair, uint64_t records)
+{
+    pair->records = records;
+    CHECK_INT(pl_doorbell_create(&pair->consumer_bell), 0);
+    CHECK_INT(pl_doorbell_create(&pair->producer_bell), 0);
+}
+
+static void pair_close(struct pair *pair)
+{
+    close(pair->consumer_bell);
+    close(pair->producer_bell);
+    rig_close(&pair->rig);
+}
+
+TEST(two_threads_lose_neither_records_nor_wake_ups)
+{
+    struct pair pair;
+    rig_open_plain(&pair.rig);
+    pair_open(&pair, test_sanitized() ? 100000 : 500000);
+    pthread_t producer, consumer;
+    CHECK_INT(pthread_create(&producer, NULL, produce, &pair), 0);
+    CHECK_INT(pthread_create(&consumer, NULL, consume, &pair), 0);
+    pthread_join(producer, NULL);
+    pthread_join(consumer, NULL);
+    pair_close(&pair);
+}
+
+TEST(two_processes_lose_neither_records_nor_wake_ups)
+{
+    struct pair pair;
+    rig_open(&pair.rig);
+    pair_open(&pair, test_sanitized() ? 100000 : 500000);
+    pid_t pid = fork();
+    if (pid == 0) {
+        consume(&pair);
+        _exit(0);
+    }
+    produce(&pair);
+    CHECK_INT(test_wait_child(pid), 0);
+    pair_close(&pair);
+}
+
+/* Death: whatever the peer was doing, what it left is valid, and nothing is lost that it had published. */
+
+static void pause_us(unsigned us)
+{
+    struct timespec span = { .tv_nsec = (long)us * 1000 };
+    nanosleep(&span, NULL);
+}
+
+TEST(a_killed_producer_leaves_what_it_published)
+{
+    unsigned seed = 5;
+    for (int round = 0; round < 40; round++) {
+        struct pair pair;
+        rig_open(&pair.rig);
+        pair_open(&pair, UINT64_MAX);
+        pid_t pid = fork();
+        if (pid == 0) {
+            produce(&pair);
+            _exit(1);
+        }
+        uint64_t received = 0;
+        size_t size;
+        unsigned quota = (unsigned)rand_r(&seed) % 3000; /* killed under load, after that many */
+        while (received < quota) {
+            int r = take(&pair.rig.consumer, received, &size);
+            if (r == 0) received++;
+            else CHECK_INT(r, PL_RING_EMPTY);
+            if (pl_ring_give_back(&pair.rig.consumer)) pl_doorbell_ring(pair.producer_bell);
+        }
+        kill(pid, SIGKILL);
+        CHECK_INT(test_wait_child(pid), 128 + SIGKILL);
+        uint64_t tail = pair.rig.shared->tail;
+        for (;;) {
+            int r = take(&pair.rig.consumer, received, &size);
+            if (r == PL_RING_EMPTY) break;
+            CHECK_INT(r, 0);
+            received++;
+        }
+        CHECK_INT(pair.rig.consumer.head, tail);
+        pair_close(&pair);
+    }
+}
+
+TEST(a_killed_consumer_leaves_the_producer_unharmed)
+{
+    unsigned seed = 6;
+    for (int round = 0; round < 40; round++) {
+        struct pair pair;
+        rig_open(&pair.rig);
+        pair_open(&pair, UINT64_MAX);
+        pid_t pid = fork();
+        if (pid == 0) {
+            consume(&pair);
+            _exit(1);
+        }
+        unsigned quota = 1000 + (unsigned)rand_r(&seed) % 3000;
+        uint64_t sent = 0;
+        while (sent < quota) {
+            int r = put(&pair.rig.producer, sent, 16 + (size_t)rand_r(&seed) % 300);
+            if (r == 0) sent++;
+            else CHECK_INT(r, PL_RING_FULL);
+            if (pl_ring_publish(&pair.rig.producer)) pl_doorbell_ring(pair.consumer_bell);
+        }
+        pause_us((unsigned)rand_r(&seed) % 200);
+        kill(pid, SIGKILL);
+        CHECK_INT(test_wait_child(pid), 128 + SIGKILL);
+        for (int i = 0; i < 3000; i++) {
+            int r = put(&pair.rig.producer, sent++, 64);
+            CHECK(r == 0 || r == PL_RING_FULL);
+            pl_ring_publish(&pair.rig.producer);
+        }
+        CHECK_INT(put(&pair.rig.producer, sent, N / 2), PL_RING_FULL);
+        CHECK_INT(pl_ring_starve(&pair.rig.producer, N / 2), true);
+        pair_close(&pair);
+    }
+}
