@@ -41,8 +41,8 @@ void pl_frame_encode(uint8_t head[PL_FRAME_HEAD], const struct pl_frame *frame)
 
 static const char *kind_name(uint8_t kind)
 {
-    static const char *const names[PL_FRAME_KINDS] = {"?",      "CALL", "SEND",    "REPLY", "CANCEL",
-                                                      "GOAWAY", "PAD",  "SEGMENT", "BODY"};
+    static const char *const names[PL_FRAME_KINDS] = { "?",      "CALL", "SEND",    "REPLY", "CANCEL",
+                                                       "GOAWAY", "PAD",  "SEGMENT", "BODY" };
     return names[kind < PL_FRAME_KINDS ? kind : 0];
 }
 
@@ -63,16 +63,19 @@ static int check_place(const struct pl_frame *frame)
     unsigned place = frame->flags & (PL_FRAME_IN_SEGMENT | PL_FRAME_ON_SOCKET);
     if (place == 0) return 0;
     if (frame->kind != PL_FRAME_CALL && frame->kind != PL_FRAME_SEND && frame->kind != PL_FRAME_REPLY)
-        return pl_error(-EPROTO, "the peer's %s frame has flags 0x%02x, which only messages have: it breaks the protocol",
+        return pl_error(-EPROTO,
+                        "the peer's %s frame has flags 0x%02x, which only messages have: it breaks the protocol",
                         kind_name(frame->kind), frame->flags);
     if (place == (PL_FRAME_IN_SEGMENT | PL_FRAME_ON_SOCKET))
-        return pl_error(-EPROTO, "the peer's %s frame says that its body lies both in a segment and on the socket: it "
-                                 "breaks the protocol",
+        return pl_error(-EPROTO,
+                        "the peer's %s frame says that its body lies both in a segment and on the socket: it "
+                        "breaks the protocol",
                         kind_name(frame->kind));
     uint32_t record = place == PL_FRAME_IN_SEGMENT ? PL_FRAME_SEGMENT_SIZE : 8;
     if (frame->size == record) return 0;
-    return pl_error(-EPROTO, "the peer's %s frame says in %u bytes instead of %u where its body lies: it breaks the "
-                             "protocol",
+    return pl_error(-EPROTO,
+                    "the peer's %s frame says in %u bytes instead of %u where its body lies: it breaks the "
+                    "protocol",
                     kind_name(frame->kind), frame->size, record);
 }
 
@@ -80,17 +83,10 @@ static int check_record(const struct pl_frame *frame)
 {
     uint32_t record;
     switch (frame->kind) {
-    case PL_FRAME_CANCEL:
-        record = 0;
-        break;
-    case PL_FRAME_GOAWAY:
-        record = 8;
-        break;
-    case PL_FRAME_SEGMENT:
-        record = PL_FRAME_SEGMENT_SIZE;
-        break;
-    default:
-        return 0;
+    case PL_FRAME_CANCEL: record = 0; break;
+    case PL_FRAME_GOAWAY: record = 8; break;
+    case PL_FRAME_SEGMENT: record = PL_FRAME_SEGMENT_SIZE; break;
+    default: return 0;
     }
     if (frame->size == record) return 0;
     return pl_error(-EPROTO, "the peer's %s frame has a payload of %u bytes instead of %u: it breaks the protocol",
@@ -126,7 +122,8 @@ int pl_frame_decode(struct pl_frame *ret_frame, const uint8_t head[PL_FRAME_HEAD
     /* Kind 0 is no kind, also with the flag: memory full of zeros, or of one bit, is not a frame. */
     bool known = frame.kind > 0 && frame.kind < PL_FRAME_KINDS;
     if (!known && (frame.kind == 0 || !(frame.flags & PL_FRAME_IGNORABLE)))
-        return pl_error(-EPROTO, "the peer sent a frame of unknown kind %u: it doesn't speak protocol 1, or sent garbage",
+        return pl_error(-EPROTO,
+                        "the peer sent a frame of unknown kind %u: it doesn't speak protocol 1, or sent garbage",
                         frame.kind);
 
     int r = check_size(&frame, max_size);
@@ -173,13 +170,13 @@ static const struct {
     int code;
     const char *text;
 } statuses[] = {
-    {PL_STATUS_NO_METHOD, -EOPNOTSUPP, "no such method"},
-    {PL_STATUS_NO_REPLY, -EREMOTEIO, "the handler neither replied nor deferred"},
-    {PL_STATUS_TOO_LATE, -ETIMEDOUT, "its time was over before the server could run it"},
-    {PL_STATUS_BUSY, -EBUSY, "the server is at one of its bounds"},
-    {PL_STATUS_TOO_LARGE, -EMSGSIZE, "the message is too large"},
-    {PL_STATUS_CANCELLED, -ECANCELED, "cancelled"},
-    {PL_STATUS_GONE, -ECONNRESET, "the server ended before it answered"},
+    { PL_STATUS_NO_METHOD, -EOPNOTSUPP, "no such method" },
+    { PL_STATUS_NO_REPLY, -EREMOTEIO, "the handler neither replied nor deferred" },
+    { PL_STATUS_TOO_LATE, -ETIMEDOUT, "its time was over before the server could run it" },
+    { PL_STATUS_BUSY, -EBUSY, "the server is at one of its bounds" },
+    { PL_STATUS_TOO_LARGE, -EMSGSIZE, "the message is too large" },
+    { PL_STATUS_CANCELLED, -ECANCELED, "cancelled" },
+    { PL_STATUS_GONE, -ECONNRESET, "the server ended before it answered" },
 };
 enum { STATUSES = sizeof(statuses) / sizeof(statuses[0]) };
 

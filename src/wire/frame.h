@@ -31,19 +31,21 @@ enum {
     PL_FRAME_IDEMPOTENT = 2, /* the call may run twice */
     PL_FRAME_IN_SEGMENT = 4, /* payload is a pl_frame_segment that says where the body lies */
     PL_FRAME_ON_SOCKET = 8,  /* payload is a u64 size; the body follows on the socket as BODY */
-    PL_FRAME_FLAGS = 15
+    PL_FRAME_NAMED = 16,     /* the body begins with u8 length and the method's name: for servers that take any */
+    PL_FRAME_FLAGS = 31
 };
+#define PL_METHOD_DEFAULT UINT32_MAX /* in `method`: the caller names none, or NAMED does */
 
 /* Statuses of a reply. 1 to 0x7fffffff are the handler's own; above are the library's. */
 enum pl_status {
     PL_STATUS_OK = 0,
-    PL_STATUS_NO_METHOD = 0x80000001,  /* -EOPNOTSUPP */
-    PL_STATUS_NO_REPLY = 0x80000002,   /* -EREMOTEIO: handler neither replied nor deferred */
-    PL_STATUS_TOO_LATE = 0x80000003,   /* -ETIMEDOUT: its time was over before it ran */
-    PL_STATUS_BUSY = 0x80000004,       /* -EBUSY: a bound of the server, named in the text */
-    PL_STATUS_TOO_LARGE = 0x80000005,  /* -EMSGSIZE */
-    PL_STATUS_CANCELLED = 0x80000006,  /* -ECANCELED */
-    PL_STATUS_GONE = 0x80000007        /* -ECONNRESET: the server ended before it answered */
+    PL_STATUS_NO_METHOD = 0x80000001, /* -EOPNOTSUPP */
+    PL_STATUS_NO_REPLY = 0x80000002,  /* -EREMOTEIO: handler neither replied nor deferred */
+    PL_STATUS_TOO_LATE = 0x80000003,  /* -ETIMEDOUT: its time was over before it ran */
+    PL_STATUS_BUSY = 0x80000004,      /* -EBUSY: a bound of the server, named in the text */
+    PL_STATUS_TOO_LARGE = 0x80000005, /* -EMSGSIZE */
+    PL_STATUS_CANCELLED = 0x80000006, /* -ECANCELED */
+    PL_STATUS_GONE = 0x80000007       /* -ECONNRESET: the server ended before it answered */
 };
 
 struct pl_frame {

@@ -18,13 +18,13 @@ static int too_large(enum pl_framing framing, size_t max_message)
 
 static int message(struct pl_framing_message *ret_message, size_t offset, size_t size, size_t consumed)
 {
-    *ret_message = (struct pl_framing_message){.offset = offset, .size = size, .consumed = consumed};
+    *ret_message = (struct pl_framing_message){ .offset = offset, .size = size, .consumed = consumed };
     return PL_FRAMING_MESSAGE;
 }
 
 static int more(struct pl_framing_message *ret_message, size_t need)
 {
-    *ret_message = (struct pl_framing_message){.need = need};
+    *ret_message = (struct pl_framing_message){ .need = need };
     return PL_FRAMING_MORE;
 }
 
@@ -71,20 +71,23 @@ static int decode_length(const uint8_t *bytes, size_t size, bool eof, size_t max
     if (size == 0 && eof) return PL_FRAMING_END;
     if (size < LENGTH_HEAD && !eof) return more(ret_message, LENGTH_HEAD - size);
     if (size < LENGTH_HEAD)
-        return pl_error(-EPROTO, "the stream ended after %zu of the 4 bytes of a length: framing=length sends u32 "
-                                 "big-endian, then the message",
+        return pl_error(-EPROTO,
+                        "the stream ended after %zu of the 4 bytes of a length: framing=length sends u32 "
+                        "big-endian, then the message",
                         size);
 
     size_t body = (size_t)bytes[0] << 24 | (size_t)bytes[1] << 16 | (size_t)bytes[2] << 8 | bytes[3];
     if (body > max_message)
-        return pl_error(-EMSGSIZE, "a message of framing=length claims %zu bytes: at most %zu are taken here, raise "
-                                   "max_message= (or the peer doesn't send u32 big-endian lengths)",
+        return pl_error(-EMSGSIZE,
+                        "a message of framing=length claims %zu bytes: at most %zu are taken here, raise "
+                        "max_message= (or the peer doesn't send u32 big-endian lengths)",
                         body, max_message);
     size_t present = size - LENGTH_HEAD;
     if (present >= body) return message(ret_message, LENGTH_HEAD, body, LENGTH_HEAD + body);
     if (!eof) return more(ret_message, body - present);
-    return pl_error(-EPROTO, "the stream ended after %zu of the %zu bytes of a message of framing=length: the peer "
-                             "closed too early or sent a wrong length",
+    return pl_error(-EPROTO,
+                    "the stream ended after %zu of the %zu bytes of a message of framing=length: the peer "
+                    "closed too early or sent a wrong length",
                     present, body);
 }
 
@@ -92,14 +95,10 @@ int pl_framing_decode(enum pl_framing framing, const uint8_t *bytes, size_t size
                       size_t *scanned, struct pl_framing_message *ret_message)
 {
     switch (framing) {
-    case PL_FRAMING_RAW:
-        return decode_raw(size, eof, max_message, ret_message);
-    case PL_FRAMING_LINES:
-        return decode_lines(bytes, size, eof, max_message, scanned, ret_message);
-    case PL_FRAMING_LENGTH:
-        return decode_length(bytes, size, eof, max_message, ret_message);
-    case PL_FRAMING_PLAIT:
-        break;
+    case PL_FRAMING_RAW: return decode_raw(size, eof, max_message, ret_message);
+    case PL_FRAMING_LINES: return decode_lines(bytes, size, eof, max_message, scanned, ret_message);
+    case PL_FRAMING_LENGTH: return decode_length(bytes, size, eof, max_message, ret_message);
+    case PL_FRAMING_PLAIT: break;
     }
     return pl_error(-EINVAL, "framing=plait has frames of its own: this decodes raw, lines and length");
 }
@@ -108,13 +107,14 @@ static int wrap_line(const uint8_t *body, size_t size, struct pl_framing_wrap *r
 {
     const uint8_t *newline = size > 0 ? memchr(body, '\n', size) : NULL;
     if (newline != NULL)
-        return pl_error(-EINVAL, "the message has a newline at byte %zu, which framing=lines takes for its end: use "
-                                 "framing=length or plait",
+        return pl_error(-EINVAL,
+                        "the message has a newline at byte %zu, which framing=lines takes for its end: use "
+                        "framing=length or plait",
                         (size_t)(newline - body));
     if (size > 0 && body[size - 1] == '\r')
         return pl_error(-EINVAL, "the message ends with a carriage return, which framing=lines takes for a part of the "
                                  "newline: use framing=length or plait");
-    *ret_wrap = (struct pl_framing_wrap){.after = "\n", .after_size = 1};
+    *ret_wrap = (struct pl_framing_wrap){ .after = "\n", .after_size = 1 };
     return 0;
 }
 
@@ -123,7 +123,7 @@ static int wrap_length(size_t size, struct pl_framing_wrap *ret_wrap)
     if (size > UINT32_MAX)
         return pl_error(-EMSGSIZE, "the message has %zu bytes: framing=length can say at most 4294967295", size);
     *ret_wrap = (struct pl_framing_wrap){
-        .before = {(uint8_t)(size >> 24), (uint8_t)(size >> 16), (uint8_t)(size >> 8), (uint8_t)size},
+        .before = { (uint8_t)(size >> 24), (uint8_t)(size >> 16), (uint8_t)(size >> 8), (uint8_t)size },
         .before_size = LENGTH_HEAD,
         .after = "",
     };
@@ -133,15 +133,10 @@ static int wrap_length(size_t size, struct pl_framing_wrap *ret_wrap)
 int pl_framing_wrap(enum pl_framing framing, const void *body, size_t size, struct pl_framing_wrap *ret_wrap)
 {
     switch (framing) {
-    case PL_FRAMING_RAW:
-        *ret_wrap = (struct pl_framing_wrap){.after = ""};
-        return 0;
-    case PL_FRAMING_LINES:
-        return wrap_line(body, size, ret_wrap);
-    case PL_FRAMING_LENGTH:
-        return wrap_length(size, ret_wrap);
-    case PL_FRAMING_PLAIT:
-        break;
+    case PL_FRAMING_RAW: *ret_wrap = (struct pl_framing_wrap){ .after = "" }; return 0;
+    case PL_FRAMING_LINES: return wrap_line(body, size, ret_wrap);
+    case PL_FRAMING_LENGTH: return wrap_length(size, ret_wrap);
+    case PL_FRAMING_PLAIT: break;
     }
     return pl_error(-EINVAL, "framing=plait has frames of its own: this wraps raw, lines and length");
 }

@@ -28,7 +28,8 @@ int pl_framing_decode(enum pl_framing framing, const uint8_t *bytes, size_t size
                       size_t *scanned, struct pl_framing_message *ret_message);
 
 /* What to put before and after BODY on the wire: at most 4 bytes before, 1 after. -EINVAL with text: a
- * newline inside a line, or a '\r' at its end, which the receiver would drop. -EMSGSIZE: above what the framing can say. */
+ * newline inside a line, or a '\r' at its end, which the receiver would drop. -EMSGSIZE: above what the framing can
+ * say. */
 struct pl_framing_wrap {
     uint8_t before[4];
     size_t before_size;

@@ -59,8 +59,8 @@ static bool begins_with_any(const uint8_t *bytes, size_t size, const char *const
 /* "GET /x" is HTTP, "GET key" is Redis: the target tells. Cut right after the method: HTTP. */
 static bool is_http_request(const uint8_t *bytes, size_t size)
 {
-    static const char *const methods[] = {"GET ",     "POST ",    "PUT ",   "HEAD ",  "DELETE ",
-                                          "OPTIONS ", "CONNECT ", "TRACE ", "PATCH ", NULL};
+    static const char *const methods[] = { "GET ",     "POST ",    "PUT ",   "HEAD ",  "DELETE ",
+                                           "OPTIONS ", "CONNECT ", "TRACE ", "PATCH ", NULL };
     if (!begins_with_any(bytes, size, methods)) return false;
     if (begins(bytes, size, "CONNECT ")) return true;
     const uint8_t *target = (const uint8_t *)memchr(bytes, ' ', size) + 1;
@@ -70,9 +70,9 @@ static bool is_http_request(const uint8_t *bytes, size_t size)
 
 static bool is_redis(const uint8_t *bytes, size_t size)
 {
-    static const char *const words[] = {"PING\r\n", "PING\n", "INFO\r\n",  "INFO\n", "AUTH ",    "SELECT ",
-                                        "GET ",     "SET ",   "COMMAND\r", "QUIT\r", "CONFIG ",  "HELLO ",
-                                        "+PONG",    "+OK\r",  "-ERR ",     "-NOAUTH", "-WRONG", NULL};
+    static const char *const words[] = { "PING\r\n", "PING\n", "INFO\r\n",  "INFO\n",  "AUTH ",   "SELECT ",
+                                         "GET ",     "SET ",   "COMMAND\r", "QUIT\r",  "CONFIG ", "HELLO ",
+                                         "+PONG",    "+OK\r",  "-ERR ",     "-NOAUTH", "-WRONG",  NULL };
     if (begins_with_any(bytes, size, words)) return true;
     return size >= 3 && (bytes[0] == '*' || bytes[0] == '$') && bytes[1] >= '0' && bytes[1] <= '9' &&
            (bytes[2] == '\r' || (bytes[2] >= '0' && bytes[2] <= '9'));
@@ -113,8 +113,9 @@ static int refuse_foreign(const char *wanted, const uint8_t *bytes, size_t size)
 {
     const char *looks = pl_hello_looks_like(bytes, size);
     bool answers = wanted == server_magic;
-    const char *remedy = answers ? "connect to a plait listener, or give the target's ?framing=raw, lines or length"
-                                 : "programs that know nothing of plait need a listener with ?framing=raw, lines or length";
+    const char *remedy = answers
+                             ? "connect to a plait listener, or give the target's ?framing=raw, lines or length"
+                             : "programs that know nothing of plait need a listener with ?framing=raw, lines or length";
     if (looks != NULL)
         return pl_error(-EPROTO, "the peer's first bytes are %s, not the hello of a plait %s: %s", looks,
                         answers ? "server" : "client", remedy);
@@ -132,7 +133,8 @@ static int check_opening(const char *magic, const uint8_t *bytes, size_t size)
     if (size < VERSION_END) return PL_HELLO_MORE;
     uint16_t major = pl_load_u16(bytes + AT_MAJOR);
     if (major == PL_PROTOCOL_MAJOR) return PL_HELLO_OK;
-    return pl_error(-EPROTO, "the peer speaks protocol %u.%u, this is %d.%d: majors must be equal, upgrade the older side",
+    return pl_error(-EPROTO,
+                    "the peer speaks protocol %u.%u, this is %d.%d: majors must be equal, upgrade the older side",
                     major, pl_load_u16(bytes + AT_MINOR), PL_PROTOCOL_MAJOR, PL_PROTOCOL_MINOR);
 }
 
@@ -140,8 +142,9 @@ static int check_zeros(const uint8_t *bytes, size_t size, size_t start, size_t e
 {
     for (size_t i = start; i < end && i < size; i++)
         if (bytes[i] != 0)
-            return pl_error(-EPROTO, "the peer's hello has 0x%02x at offset %zu, where protocol %d has 0: it sends "
-                                     "garbage or breaks the protocol",
+            return pl_error(-EPROTO,
+                            "the peer's hello has 0x%02x at offset %zu, where protocol %d has 0: it sends "
+                            "garbage or breaks the protocol",
                             bytes[i], i, PL_PROTOCOL_MAJOR);
     return 0;
 }
@@ -175,8 +178,8 @@ int pl_hello_client_decode(struct pl_hello_client *ret_hello, const uint8_t *byt
     if (size <= CLIENT_NAME_SIZE) return PL_HELLO_MORE;
     size_t name_size = bytes[CLIENT_NAME_SIZE];
     if (name_size > PLAIT_NAME_MAX)
-        return pl_error(-EPROTO, "the peer's hello claims a service name of %zu bytes: at most %d are allowed", name_size,
-                        PLAIT_NAME_MAX);
+        return pl_error(-EPROTO, "the peer's hello claims a service name of %zu bytes: at most %d are allowed",
+                        name_size, PLAIT_NAME_MAX);
     if (size < PL_HELLO_CLIENT_HEAD) return PL_HELLO_MORE;
 
     const char *name = (const char *)bytes + PL_HELLO_CLIENT_HEAD;

@@ -24,8 +24,9 @@ enum { PL_HELLO_CLIENT_MAX = PL_HELLO_CLIENT_HEAD + PLAIT_NAME_MAX };
 enum { PL_HELLO_TAIL_MAX = PLAIT_METHODS_MAX * (PLAIT_NAME_MAX + 1) };
 
 enum {
-    PL_FEATURE_SHM = 1,    /* channel in shared memory */
-    PL_FEATURE_GOAWAY = 2  /* drain with a position */
+    PL_FEATURE_SHM = 1,   /* channel in shared memory */
+    PL_FEATURE_GOAWAY = 2, /* drain with a position */
+    PL_FEATURE_ANY_METHOD = 4 /* server: methods beyond the table are welcome, by NAMED frames */
 };
 
 /* Outcomes of the decoders: MORE means that the bytes so far are a valid beginning. */
@@ -35,18 +36,18 @@ struct pl_hello_client {
     uint16_t major, minor;
     uint32_t abi;
     uint64_t features;
-    uint64_t max_reply;             /* bytes, sent in MiB (rounded up) */
-    char name[PLAIT_NAME_MAX + 1];  /* "" on a listener that serves one name */
+    uint64_t max_reply;            /* bytes, sent in MiB (rounded up) */
+    char name[PLAIT_NAME_MAX + 1]; /* "" on a listener that serves one name */
 };
 
 struct pl_hello_server {
     uint16_t major, minor;
-    int result;                     /* 0 or a negative errno */
+    int result; /* 0 or a negative errno */
     uint64_t features;
     uint64_t instance;
     uint64_t max_message;
     uint32_t pid, outstanding, concurrency, ring_capacity, method_count;
-    const uint8_t *tail;            /* points into the caller's bytes */
+    const uint8_t *tail; /* points into the caller's bytes */
     size_t tail_size;
 };
 

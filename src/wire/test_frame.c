@@ -17,7 +17,7 @@ static int decode(struct pl_frame *frame, const uint8_t head[PL_FRAME_HEAD])
 static int decode_altered(struct pl_frame frame, int at, uint8_t value)
 {
     uint8_t head[PL_FRAME_HEAD];
-    struct pl_frame decoded = {.size = 4711}, untouched = decoded;
+    struct pl_frame decoded = { .size = 4711 }, untouched = decoded;
     pl_frame_encode(head, &frame);
     if (at >= 0) head[at] = value;
     int r = decode(&decoded, head);
@@ -27,16 +27,16 @@ static int decode_altered(struct pl_frame frame, int at, uint8_t value)
 
 TEST(every_kind_comes_back_as_it_was_encoded)
 {
-    static const uint32_t sizes[PL_FRAME_KINDS] = {[PL_FRAME_GOAWAY] = 8, [PL_FRAME_SEGMENT] = PL_FRAME_SEGMENT_SIZE};
+    static const uint32_t sizes[PL_FRAME_KINDS] = { [PL_FRAME_GOAWAY] = 8, [PL_FRAME_SEGMENT] = PL_FRAME_SEGMENT_SIZE };
     for (uint8_t kind = PL_FRAME_CALL; kind < PL_FRAME_KINDS; kind++) {
-        struct pl_frame frame = {.size = sizes[kind],
-                                 .kind = kind,
-                                 .encoding = PLAIT_JSON,
-                                 .flags = PL_FRAME_IDEMPOTENT,
-                                 .method = 0x80000003,
-                                 .time_left = 0x01020304,
-                                 .call = 0x1122334455667788,
-                                 .trace = 0x99aabbccddeeff00};
+        struct pl_frame frame = { .size = sizes[kind],
+                                  .kind = kind,
+                                  .encoding = PLAIT_JSON,
+                                  .flags = PL_FRAME_IDEMPOTENT,
+                                  .method = 0x80000003,
+                                  .time_left = 0x01020304,
+                                  .call = 0x1122334455667788,
+                                  .trace = 0x99aabbccddeeff00 };
         struct pl_frame decoded;
         uint8_t head[PL_FRAME_HEAD], again[PL_FRAME_HEAD];
         pl_frame_encode(head, &frame);
@@ -56,7 +56,7 @@ TEST(every_kind_comes_back_as_it_was_encoded)
 
 TEST(memory_of_zeros_is_no_frame)
 {
-    uint8_t zeros[PL_FRAME_HEAD] = {0};
+    uint8_t zeros[PL_FRAME_HEAD] = { 0 };
     struct pl_frame frame;
     CHECK_INT(decode(&frame, zeros), -EPROTO);
     CHECK_CONTAINS(pl_error_text(), "unknown kind 0");
@@ -66,7 +66,7 @@ TEST(memory_of_zeros_is_no_frame)
 
 TEST(an_unknown_kind_is_skipped_only_if_it_is_ignorable)
 {
-    struct pl_frame frame = {.size = 12345, .kind = 77};
+    struct pl_frame frame = { .size = 12345, .kind = 77 };
     CHECK_INT(decode_altered(frame, -1, 0), -EPROTO);
     CHECK_CONTAINS(pl_error_text(), "unknown kind 77");
 
@@ -84,20 +84,21 @@ TEST(an_unknown_kind_is_skipped_only_if_it_is_ignorable)
 
 TEST(a_size_above_the_limit_is_refused_but_for_padding)
 {
-    struct pl_frame frame = {.size = LIMIT, .kind = PL_FRAME_CALL};
+    struct pl_frame frame = { .size = LIMIT, .kind = PL_FRAME_CALL };
     CHECK_INT(decode_altered(frame, -1, 0), 0);
     frame.size = LIMIT + 1;
     CHECK_INT(decode_altered(frame, -1, 0), -EPROTO);
     frame.size = UINT32_MAX;
     CHECK_INT(decode_altered(frame, -1, 0), -EPROTO);
-    CHECK_CONTAINS(pl_error_text(), "claims 4294967295 bytes of payload: at most 16777216 are taken here (max_message)");
+    CHECK_CONTAINS(pl_error_text(),
+                   "claims 4294967295 bytes of payload: at most 16777216 are taken here (max_message)");
     frame.kind = PL_FRAME_PAD;
     CHECK_INT(decode_altered(frame, -1, 0), 0);
 }
 
 TEST(unknown_flags_encodings_and_the_reserved_byte_are_refused)
 {
-    struct pl_frame frame = {.kind = PL_FRAME_CALL};
+    struct pl_frame frame = { .kind = PL_FRAME_CALL };
     for (unsigned value = 1; value < 256; value++) {
         bool known_flags = (value & ~(unsigned)(PL_FRAME_IGNORABLE | PL_FRAME_IDEMPOTENT)) == 0;
         CHECK_INT(decode_altered(frame, 5, (uint8_t)value), value <= PLAIT_ARRAY ? 0 : -EPROTO);
@@ -117,29 +118,29 @@ TEST(a_payload_that_is_a_record_has_the_records_size)
         uint8_t kind, flags;
         uint32_t size;
     } records[] = {
-        {PL_FRAME_CANCEL, 0, 0},
-        {PL_FRAME_GOAWAY, 0, 8},
-        {PL_FRAME_SEGMENT, 0, 16},
-        {PL_FRAME_CALL, PL_FRAME_IN_SEGMENT, 16},
-        {PL_FRAME_REPLY, PL_FRAME_ON_SOCKET, 8},
+        { PL_FRAME_CANCEL, 0, 0 },
+        { PL_FRAME_GOAWAY, 0, 8 },
+        { PL_FRAME_SEGMENT, 0, 16 },
+        { PL_FRAME_CALL, PL_FRAME_IN_SEGMENT, 16 },
+        { PL_FRAME_REPLY, PL_FRAME_ON_SOCKET, 8 },
     };
     for (size_t i = 0; i < sizeof(records) / sizeof(records[0]); i++) {
-        struct pl_frame frame = {.kind = records[i].kind, .flags = records[i].flags};
+        struct pl_frame frame = { .kind = records[i].kind, .flags = records[i].flags };
         for (frame.size = 0; frame.size < 40; frame.size++)
             CHECK_INT(decode_altered(frame, -1, 0), frame.size == records[i].size ? 0 : -EPROTO);
     }
-    struct pl_frame cancel = {.kind = PL_FRAME_CANCEL, .size = 3};
+    struct pl_frame cancel = { .kind = PL_FRAME_CANCEL, .size = 3 };
     decode_altered(cancel, -1, 0);
     CHECK_CONTAINS(pl_error_text(), "CANCEL frame has a payload of 3 bytes instead of 0");
 }
 
 TEST(a_body_lies_in_one_place_and_only_messages_have_one)
 {
-    struct pl_frame frame = {.kind = PL_FRAME_CALL, .flags = PL_FRAME_IN_SEGMENT | PL_FRAME_ON_SOCKET, .size = 16};
+    struct pl_frame frame = { .kind = PL_FRAME_CALL, .flags = PL_FRAME_IN_SEGMENT | PL_FRAME_ON_SOCKET, .size = 16 };
     CHECK_INT(decode_altered(frame, -1, 0), -EPROTO);
     CHECK_CONTAINS(pl_error_text(), "both in a segment and on the socket");
     for (uint8_t kind = PL_FRAME_CANCEL; kind < PL_FRAME_KINDS; kind++) {
-        struct pl_frame other = {.kind = kind, .flags = PL_FRAME_ON_SOCKET, .size = 8};
+        struct pl_frame other = { .kind = kind, .flags = PL_FRAME_ON_SOCKET, .size = 8 };
         CHECK_INT(decode_altered(other, -1, 0), -EPROTO);
         other.flags = PL_FRAME_IN_SEGMENT;
         other.size = 16;
@@ -149,7 +150,7 @@ TEST(a_body_lies_in_one_place_and_only_messages_have_one)
 
 TEST(a_segment_record_comes_back_as_it_was_encoded)
 {
-    struct pl_frame_segment segment = {.id = 63, .generation = 0xfffffffe, .size = 0x123456789a}, decoded;
+    struct pl_frame_segment segment = { .id = 63, .generation = 0xfffffffe, .size = 0x123456789a }, decoded;
     uint8_t bytes[PL_FRAME_SEGMENT_SIZE];
     pl_frame_segment_encode(bytes, &segment);
     pl_frame_segment_decode(&decoded, guard_end(bytes, sizeof(bytes)));
@@ -201,8 +202,8 @@ TEST(library_statuses_have_errnos_and_words_and_others_have_none)
 
 TEST(words_are_little_endian_at_any_address)
 {
-    const uint8_t bytes[] = {0xff, 1, 2, 3, 4, 5, 6, 7, 8};
-    uint8_t out[9] = {0xff};
+    const uint8_t bytes[] = { 0xff, 1, 2, 3, 4, 5, 6, 7, 8 };
+    uint8_t out[9] = { 0xff };
     CHECK_INT(pl_load_u16(bytes + 1), 0x0201);
     CHECK_INT(pl_load_u32(bytes + 1), 0x04030201);
     CHECK_INT(pl_load_u64(guard_end(bytes + 1, 8)), 0x0807060504030201);

@@ -114,7 +114,9 @@ TEST(length_messages_come_out_wherever_the_stream_is_cut)
 {
     CHECK_LENGTH("", ".");
     CHECK_LENGTH("\0\0\0\3abc\0\0\0\0\0\0\0\1x", "[abc][][x].");
-    CHECK_LENGTH("\0\0\0\10" "12345678", "[12345678].");
+    CHECK_LENGTH("\0\0\0\10"
+                 "12345678",
+                 "[12345678].");
 }
 
 TEST(a_length_stream_that_ends_inside_a_message_is_an_error)
@@ -127,8 +129,10 @@ TEST(a_length_stream_that_ends_inside_a_message_is_an_error)
 
 TEST(a_claimed_length_is_judged_before_its_bytes_come)
 {
-    struct pl_framing_message message = {.size = 4711};
-    CHECK_LENGTH("\0\0\0\11" "123456789", "large");
+    struct pl_framing_message message = { .size = 4711 };
+    CHECK_LENGTH("\0\0\0\11"
+                 "123456789",
+                 "large");
     CHECK_INT(decode(PL_FRAMING_LENGTH, "\xff\xff\xff\xff", 4, false, &message), -EMSGSIZE);
     CHECK_CONTAINS(pl_error_text(), "claims 4294967295 bytes: at most 8 are taken here, raise max_message=");
     CHECK_INT(decode(PL_FRAMING_LENGTH, "GET ", 4, false, &message), -EMSGSIZE);
@@ -189,7 +193,7 @@ TEST(what_is_wrapped_is_what_is_decoded)
 
 TEST(lines_refuse_what_would_not_come_out_as_it_went_in)
 {
-    struct pl_framing_wrap wrap = {.before_size = 3};
+    struct pl_framing_wrap wrap = { .before_size = 3 };
     CHECK_INT(pl_framing_wrap(PL_FRAMING_LINES, "ab\nc", 4, &wrap), -EINVAL);
     CHECK_CONTAINS(pl_error_text(), "newline at byte 2");
     CHECK_CONTAINS(pl_error_text(), "use framing=length or plait");

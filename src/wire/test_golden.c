@@ -36,7 +36,8 @@ static const char golden_client[] = "50 4c 41 49  01 00  00 00  01 08 0c 00  10 
 TEST(the_client_hello_is_frozen)
 {
     struct pl_hello_client hello = {
-        .major = 1, .minor = 0, .abi = 0x000c0801, .features = 3, .max_reply = 16 << 20, .name = "greeter"};
+        .major = 1, .minor = 0, .abi = 0x000c0801, .features = 3, .max_reply = 16 << 20, .name = "greeter"
+    };
     uint8_t bytes[PL_HELLO_CLIENT_MAX];
     check_bytes(bytes, pl_hello_client_encode(bytes, &hello), golden_client);
 
@@ -57,18 +58,18 @@ static const char golden_server[] = "50 4c 41 53  01 00  00 00  00 00 00 00  07 
 
 TEST(the_server_hello_is_frozen)
 {
-    struct pl_hello_server hello = {.major = 1,
-                                    .minor = 0,
-                                    .features = 3,
-                                    .instance = 0x1122334455667788,
-                                    .max_message = 1 << 30,
-                                    .pid = 12345,
-                                    .outstanding = 1024,
-                                    .concurrency = 2,
-                                    .ring_capacity = 65536,
-                                    .method_count = 2,
-                                    .tail = (const uint8_t *)"\0\5greet",
-                                    .tail_size = 7};
+    struct pl_hello_server hello = { .major = 1,
+                                     .minor = 0,
+                                     .features = 3,
+                                     .instance = 0x1122334455667788,
+                                     .max_message = 1 << 30,
+                                     .pid = 12345,
+                                     .outstanding = 1024,
+                                     .concurrency = 2,
+                                     .ring_capacity = 65536,
+                                     .method_count = 2,
+                                     .tail = (const uint8_t *)"\0\5greet",
+                                     .tail_size = 7 };
     uint8_t bytes[PL_HELLO_SERVER_HEAD + 7];
     pl_hello_server_encode(bytes, &hello);
     memcpy(bytes + PL_HELLO_SERVER_HEAD, hello.tail, 7);
@@ -87,7 +88,7 @@ TEST(the_server_hello_is_frozen)
 
 TEST(a_refusing_server_hello_is_frozen)
 {
-    struct pl_hello_server hello = {.major = 1, .result = -2, .tail = (const uint8_t *)"gone", .tail_size = 4};
+    struct pl_hello_server hello = { .major = 1, .result = -2, .tail = (const uint8_t *)"gone", .tail_size = 4 };
     uint8_t bytes[PL_HELLO_SERVER_HEAD + 4];
     pl_hello_server_encode(bytes, &hello);
     memcpy(bytes + PL_HELLO_SERVER_HEAD, hello.tail, 4);
@@ -101,33 +102,33 @@ static const struct {
     struct pl_frame frame;
     const char *golden;
 } golden_frames[] = {
-    {{.kind = PL_FRAME_CALL,
-      .size = 3,
-      .encoding = 1,
-      .flags = PL_FRAME_IDEMPOTENT,
-      .method = 5,
-      .time_left = 3000000,
-      .call = 0x0000000700000001,
-      .trace = 0xaabbccddeeff0011},
-     "03 00 00 00  01  01  02  00  05 00 00 00  c0 c6 2d 00  01 00 00 00 07 00 00 00  11 00 ff ee dd cc bb aa"},
-    {{.kind = PL_FRAME_SEND, .size = 65536, .encoding = 2, .method = 1023},
-     "00 00 01 00  02  02  00  00  ff 03 00 00  00 00 00 00  00 00 00 00 00 00 00 00  00 00 00 00 00 00 00 00"},
-    {{.kind = PL_FRAME_REPLY, .size = 0, .encoding = 3, .method = 0x80000007, .call = 9},
-     "00 00 00 00  03  03  00  00  07 00 00 80  00 00 00 00  09 00 00 00 00 00 00 00  00 00 00 00 00 00 00 00"},
-    {{.kind = PL_FRAME_REPLY, .size = 16, .flags = PL_FRAME_IN_SEGMENT, .call = 10},
-     "10 00 00 00  03  00  04  00  00 00 00 00  00 00 00 00  0a 00 00 00 00 00 00 00  00 00 00 00 00 00 00 00"},
-    {{.kind = PL_FRAME_CALL, .size = 8, .flags = PL_FRAME_ON_SOCKET, .call = 11},
-     "08 00 00 00  01  00  08  00  00 00 00 00  00 00 00 00  0b 00 00 00 00 00 00 00  00 00 00 00 00 00 00 00"},
-    {{.kind = PL_FRAME_CANCEL, .call = 12},
-     "00 00 00 00  04  00  00  00  00 00 00 00  00 00 00 00  0c 00 00 00 00 00 00 00  00 00 00 00 00 00 00 00"},
-    {{.kind = PL_FRAME_GOAWAY, .size = 8},
-     "08 00 00 00  05  00  00  00  00 00 00 00  00 00 00 00  00 00 00 00 00 00 00 00  00 00 00 00 00 00 00 00"},
-    {{.kind = PL_FRAME_PAD, .size = 61408},
-     "e0 ef 00 00  06  00  00  00  00 00 00 00  00 00 00 00  00 00 00 00 00 00 00 00  00 00 00 00 00 00 00 00"},
-    {{.kind = PL_FRAME_SEGMENT, .size = 16},
-     "10 00 00 00  07  00  00  00  00 00 00 00  00 00 00 00  00 00 00 00 00 00 00 00  00 00 00 00 00 00 00 00"},
-    {{.kind = PL_FRAME_BODY, .size = 0x01020304, .call = 11},
-     "04 03 02 01  08  00  00  00  00 00 00 00  00 00 00 00  0b 00 00 00 00 00 00 00  00 00 00 00 00 00 00 00"},
+    { { .kind = PL_FRAME_CALL,
+        .size = 3,
+        .encoding = 1,
+        .flags = PL_FRAME_IDEMPOTENT,
+        .method = 5,
+        .time_left = 3000000,
+        .call = 0x0000000700000001,
+        .trace = 0xaabbccddeeff0011 },
+      "03 00 00 00  01  01  02  00  05 00 00 00  c0 c6 2d 00  01 00 00 00 07 00 00 00  11 00 ff ee dd cc bb aa" },
+    { { .kind = PL_FRAME_SEND, .size = 65536, .encoding = 2, .method = 1023 },
+      "00 00 01 00  02  02  00  00  ff 03 00 00  00 00 00 00  00 00 00 00 00 00 00 00  00 00 00 00 00 00 00 00" },
+    { { .kind = PL_FRAME_REPLY, .size = 0, .encoding = 3, .method = 0x80000007, .call = 9 },
+      "00 00 00 00  03  03  00  00  07 00 00 80  00 00 00 00  09 00 00 00 00 00 00 00  00 00 00 00 00 00 00 00" },
+    { { .kind = PL_FRAME_REPLY, .size = 16, .flags = PL_FRAME_IN_SEGMENT, .call = 10 },
+      "10 00 00 00  03  00  04  00  00 00 00 00  00 00 00 00  0a 00 00 00 00 00 00 00  00 00 00 00 00 00 00 00" },
+    { { .kind = PL_FRAME_CALL, .size = 8, .flags = PL_FRAME_ON_SOCKET, .call = 11 },
+      "08 00 00 00  01  00  08  00  00 00 00 00  00 00 00 00  0b 00 00 00 00 00 00 00  00 00 00 00 00 00 00 00" },
+    { { .kind = PL_FRAME_CANCEL, .call = 12 },
+      "00 00 00 00  04  00  00  00  00 00 00 00  00 00 00 00  0c 00 00 00 00 00 00 00  00 00 00 00 00 00 00 00" },
+    { { .kind = PL_FRAME_GOAWAY, .size = 8 },
+      "08 00 00 00  05  00  00  00  00 00 00 00  00 00 00 00  00 00 00 00 00 00 00 00  00 00 00 00 00 00 00 00" },
+    { { .kind = PL_FRAME_PAD, .size = 61408 },
+      "e0 ef 00 00  06  00  00  00  00 00 00 00  00 00 00 00  00 00 00 00 00 00 00 00  00 00 00 00 00 00 00 00" },
+    { { .kind = PL_FRAME_SEGMENT, .size = 16 },
+      "10 00 00 00  07  00  00  00  00 00 00 00  00 00 00 00  00 00 00 00 00 00 00 00  00 00 00 00 00 00 00 00" },
+    { { .kind = PL_FRAME_BODY, .size = 0x01020304, .call = 11 },
+      "04 03 02 01  08  00  00  00  00 00 00 00  00 00 00 00  0b 00 00 00 00 00 00 00  00 00 00 00 00 00 00 00" },
 };
 
 TEST(every_frame_is_frozen)
@@ -146,7 +147,7 @@ TEST(every_frame_is_frozen)
 
 TEST(the_records_inside_frames_are_frozen)
 {
-    struct pl_frame_segment segment = {.id = 5, .generation = 0x01020304, .size = 0x100000000};
+    struct pl_frame_segment segment = { .id = 5, .generation = 0x01020304, .size = 0x100000000 };
     uint8_t bytes[PL_FRAME_SEGMENT_SIZE];
     pl_frame_segment_encode(bytes, &segment);
     check_bytes(bytes, sizeof(bytes), "05 00 00 00  04 03 02 01  00 00 00 00 01 00 00 00");

@@ -95,11 +95,11 @@ TEST(the_largest_reply_is_sent_in_whole_mebibytes_rounded_up)
     static const struct {
         uint64_t said, heard;
     } cases[] = {
-        {0, 0},
-        {1, 1 << 20},
-        {1 << 20, 1 << 20},
-        {(1 << 20) + 1, 2 << 20},
-        {UINT64_MAX, (uint64_t)UINT32_MAX << 20},
+        { 0, 0 },
+        { 1, 1 << 20 },
+        { 1 << 20, 1 << 20 },
+        { (1 << 20) + 1, 2 << 20 },
+        { UINT64_MAX, (uint64_t)UINT32_MAX << 20 },
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct pl_hello_client hello = client_sample(), decoded;
@@ -113,7 +113,7 @@ TEST(the_largest_reply_is_sent_in_whole_mebibytes_rounded_up)
 /* For each offset, a byte that can't stand there: refused from that byte on, however much follows. */
 TEST(the_first_wrong_byte_of_a_client_hello_is_an_error)
 {
-    struct pl_hello_client hello = client_sample(), decoded = {.abi = 7};
+    struct pl_hello_client hello = client_sample(), decoded = { .abi = 7 };
     uint8_t good[PL_HELLO_CLIENT_MAX], bad[PL_HELLO_CLIENT_MAX];
     size_t size = pl_hello_client_encode(good, &hello);
     for (size_t at = 0; at < size; at++) {
@@ -249,13 +249,13 @@ TEST(claims_of_a_server_hello_are_judged_before_their_bytes_come)
         uint32_t value;
         const char *text;
     } lies[] = {
-        {8, 12, 4096, "result 4096, which is no errno"},
-        {12, 16, PL_HELLO_TAIL_MAX + 1, "claims a method table of 103425 bytes: at most 103424"},
-        {56, 60, PLAIT_METHODS_MAX + 1, "claims 1025 methods: at most 1024"},
-        {60, 64, 0x01000000, "has 0x01 at offset 63"},
+        { 8, 12, 4096, "result 4096, which is no errno" },
+        { 12, 16, PL_HELLO_TAIL_MAX + 1, "claims a method table of 103425 bytes: at most 103424" },
+        { 56, 60, PLAIT_METHODS_MAX + 1, "claims 1025 methods: at most 1024" },
+        { 60, 64, 0x01000000, "has 0x01 at offset 63" },
     };
     for (size_t i = 0; i < sizeof(lies) / sizeof(lies[0]); i++) {
-        struct pl_hello_server hello = server_sample(), decoded = {.pid = 99};
+        struct pl_hello_server hello = server_sample(), decoded = { .pid = 99 };
         uint8_t bytes[512];
         server_bytes(bytes, &hello);
         for (int byte = 0; byte < 4; byte++) bytes[lies[i].at + (size_t)byte] = (uint8_t)(lies[i].value >> 8 * byte);
@@ -314,15 +314,16 @@ TEST(foreign_bytes_are_named)
     CHECK_STR(LOOKS("PLAI\1\0\0\0"), "the hello of a plait client");
     CHECK_STR(LOOKS("PLAS\1\0\0\0"), "the hello of a plait server");
     CHECK_STR(LOOKS("Ada\n"), "plain text");
-    CHECK(LOOKS("\x7f" "ELF\2\1\1") == NULL);
+    CHECK(LOOKS("\x7f"
+                "ELF\2\1\1") == NULL);
     CHECK(LOOKS("") == NULL);
 }
 
 TEST(foreign_bytes_are_named_safely_at_every_cut)
 {
-    static const char *const samples[] = {"GET / HTTP/1.1\r\n", "PRI * HTTP/2.0", "\x16\x03\x01\x02x\x01",
-                                          "SSH-2.0-x",          "\x05\x01\x01",   "\x04\x01yyyyyyy",
-                                          "*1\r\n$4\r\nPING",   "SELECT 1",       "HTTP/1.1 200"};
+    static const char *const samples[] = { "GET / HTTP/1.1\r\n", "PRI * HTTP/2.0", "\x16\x03\x01\x02x\x01",
+                                           "SSH-2.0-x",          "\x05\x01\x01",   "\x04\x01yyyyyyy",
+                                           "*1\r\n$4\r\nPING",   "SELECT 1",       "HTTP/1.1 200" };
     for (size_t i = 0; i < sizeof(samples) / sizeof(samples[0]); i++)
         for (size_t size = 0; size <= strlen(samples[i]); size++)
             pl_hello_looks_like(guard_end(samples[i], size), size);
@@ -333,11 +334,16 @@ TEST(a_wrong_peer_is_told_what_it_looks_like_and_what_to_do)
     struct pl_hello_client client;
     struct pl_hello_server server;
     CHECK_INT(decode_client(&client, "GET / HTTP/1.1\r\n", 16), -EPROTO);
-    CHECK_STR(pl_error_text(), "the peer's first bytes are an HTTP request, not the hello of a plait client: programs that "
-                               "know nothing of plait need a listener with ?framing=raw, lines or length");
+    CHECK_STR(pl_error_text(),
+              "the peer's first bytes are an HTTP request, not the hello of a plait client: programs that "
+              "know nothing of plait need a listener with ?framing=raw, lines or length");
     CHECK_INT(decode_client(&client, "\x16\x03\x01\x02\0\x01", 6), -EPROTO);
     CHECK_CONTAINS(pl_error_text(), "a TLS client hello");
-    CHECK_INT(decode_client(&client, "\x7f" "ELF\2\1\1\0\0", 9), -EPROTO);
+    CHECK_INT(decode_client(&client,
+                            "\x7f"
+                            "ELF\2\1\1\0\0",
+                            9),
+              -EPROTO);
     CHECK_CONTAINS(pl_error_text(), "first bytes are 7f 45 4c 46 02 01 01 00, not");
     CHECK_INT(decode_client(&client, "PLAS\1\0\0\0", 8), -EPROTO);
     CHECK_CONTAINS(pl_error_text(), "the hello of a plait server, not the hello of a plait client");

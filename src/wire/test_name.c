@@ -62,7 +62,7 @@ TEST(a_name_has_at_most_100_bytes)
 TEST(every_single_byte_is_judged_alike_by_check_and_valid)
 {
     for (int first = 0; first < 256; first++) {
-        char name[2] = {(char)first, 'a'}, later[2] = {'a', (char)first};
+        char name[2] = { (char)first, 'a' }, later[2] = { 'a', (char)first };
         CHECK_INT(pl_name_check("x", name, 2) == 0, pl_name_valid(name, 2));
         CHECK_INT(pl_name_check("x", later, 2) == 0, pl_name_valid(later, 2));
         CHECK_INT(pl_name_check_method(name, 2) == 0, pl_name_valid_method(name, 2));

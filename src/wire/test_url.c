@@ -24,7 +24,7 @@ static void check_round(const char *text, const char *canonical)
 
 static void check_refused(const char *text, int code, const char *part)
 {
-    struct pl_url url = {.port = 4711};
+    struct pl_url url = { .port = 4711 };
     CHECK_INT(parse(&url, text), code);
     CHECK_CONTAINS(pl_error_text(), part);
     CHECK_INT(url.port, 4711);
@@ -113,10 +113,10 @@ TEST(sizes_take_binary_suffixes)
     static const struct {
         const char *text;
         uint64_t bytes;
-    } good[] = {{"1", 1},           {"65536", 65536},   {"64k", 65536}, {"64K", 65536},
-                {"16M", 16 << 20}, {"1m", 1 << 20},    {"1G", 1 << 30}, {"1073741824", 1 << 30}};
-    static const char *const bad[] = {"",   "k",   "0",  "0k",  "-1",         "1.5M",        "2G",
-                                      "1T", "1kk", "1 ", "0x10", "1073741825", "99999999999", "18446744073709551617"};
+    } good[] = { { "1", 1 },          { "65536", 65536 }, { "64k", 65536 },  { "64K", 65536 },
+                 { "16M", 16 << 20 }, { "1m", 1 << 20 },  { "1G", 1 << 30 }, { "1073741824", 1 << 30 } };
+    static const char *const bad[] = { "",   "k",   "0",  "0k",   "-1",         "1.5M",        "2G",
+                                       "1T", "1kk", "1 ", "0x10", "1073741825", "99999999999", "18446744073709551617" };
     struct pl_url url;
     char text[128];
     for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
@@ -143,8 +143,9 @@ TEST(unknown_options_name_the_known_ones_and_the_nearest)
     CHECK_INT(parse(&url, "tcp://h:1?colour=red"), -EINVAL);
     CHECK_STR(pl_error_text(), "unknown option 'colour' in 'tcp://h:1?colour=red': known are framing, method, until, "
                                "max_message, insecure");
-    check_refused("greeter?framing=raw", -EINVAL,
-                  "option 'framing' in 'greeter?framing=raw' means nothing for a service name: known are max_message, shm");
+    check_refused(
+        "greeter?framing=raw", -EINVAL,
+        "option 'framing' in 'greeter?framing=raw' means nothing for a service name: known are max_message, shm");
     check_refused("tcp://h:1?shm=off", -EINVAL, "means nothing for tcp://");
     check_refused("unix:///a?insecure=1", -EINVAL, "means nothing for unix://");
 }
@@ -155,9 +156,10 @@ TEST(options_are_well_formed_given_once_and_fit_together)
     check_refused("tcp://h:1?framing=raw&", -EINVAL, "empty option");
     check_refused("tcp://h:1?framing", -EINVAL, "option 'framing' in 'tcp://h:1?framing' has no value");
     check_refused("tcp://h:1?framing=raw&framing=raw", -EINVAL, "stands twice");
-    check_refused("tcp://h:1?framing=line", -EINVAL,
-                  "unknown framing 'line' in 'tcp://h:1?framing=line': known are plait, raw, lines, length (did you mean "
-                  "lines?)");
+    check_refused(
+        "tcp://h:1?framing=line", -EINVAL,
+        "unknown framing 'line' in 'tcp://h:1?framing=line': known are plait, raw, lines, length (did you mean "
+        "lines?)");
     check_refused("tcp://h:1?until=eof", -EINVAL, "goes with framing=raw only");
     check_refused("tcp://h:1?until=eof&framing=lines", -EINVAL, "goes with framing=raw only");
     check_refused("tcp://h:1?framing=raw&until=nul", -EINVAL, "the only value is until=eof");

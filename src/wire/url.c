@@ -15,8 +15,8 @@
 #include <strings.h>
 
 enum { TEXT_MAX = 4095, PORT_DIGITS = 5, SCHEMES = PL_SCHEME_TLS + 1 };
-static const char *const scheme_names[SCHEMES] = {"", "unix", "tcp", "udp", "tls"};
-static const char *const framing_names[] = {"plait", "raw", "lines", "length"};
+static const char *const scheme_names[SCHEMES] = { "", "unix", "tcp", "udp", "tls" };
+static const char *const framing_names[] = { "plait", "raw", "lines", "length" };
 enum { FRAMINGS = sizeof(framing_names) / sizeof(framing_names[0]) };
 
 const char *pl_framing_name(enum pl_framing framing)
@@ -41,7 +41,7 @@ static bool equals(struct part part, const char *word)
 static struct part cut(struct part *part, char c)
 {
     const char *end = part->size > 0 ? memchr(part->start, c, part->size) : NULL;
-    struct part head = {part->start, end != NULL ? (size_t)(end - part->start) : part->size};
+    struct part head = { part->start, end != NULL ? (size_t)(end - part->start) : part->size };
     size_t taken = head.size + (end != NULL);
     part->start += taken;
     part->size -= taken;
@@ -83,8 +83,9 @@ static int read_method(struct pl_url *url, struct part value, const char *text)
 static int read_until(struct pl_url *url, struct part value, const char *text)
 {
     if (!equals(value, "eof"))
-        return pl_error(-EINVAL, "until=%.*s in '%.*s': the only value is until=eof (a message ends where the peer stops "
-                                 "sending)",
+        return pl_error(-EINVAL,
+                        "until=%.*s in '%.*s': the only value is until=eof (a message ends where the peer stops "
+                        "sending)",
                         SHOW(value), SHOWN, text);
     url->until_eof = true;
     return 0;
@@ -105,8 +106,9 @@ static int read_max_message(struct pl_url *url, struct part value, const char *t
     }
     bool well_formed = digits > 0 && value.size == digits + (shift != 0);
     if (!well_formed || number == 0 || number > PLAIT_MESSAGE_MAX >> shift)
-        return pl_error(-EINVAL, "max_message=%.*s in '%.*s': give bytes from 1 to 1G (PLAIT_MESSAGE_MAX), as in 65536, "
-                                 "64k, 16M, 1G",
+        return pl_error(-EINVAL,
+                        "max_message=%.*s in '%.*s': give bytes from 1 to 1G (PLAIT_MESSAGE_MAX), as in 65536, "
+                        "64k, 16M, 1G",
                         SHOW(value), SHOWN, text);
     url->max_message = number << shift;
     return 0;
@@ -124,8 +126,9 @@ static int read_shm(struct pl_url *url, struct part value, const char *text)
 static int read_insecure(struct pl_url *url, struct part value, const char *text)
 {
     if (!equals(value, "0") && !equals(value, "1"))
-        return pl_error(-EINVAL, "insecure=%.*s in '%.*s': give insecure=1 (anybody who reaches the port may call) or "
-                                 "insecure=0 (the default)",
+        return pl_error(-EINVAL,
+                        "insecure=%.*s in '%.*s': give insecure=1 (anybody who reaches the port may call) or "
+                        "insecure=0 (the default)",
                         SHOW(value), SHOWN, text);
     url->insecure = equals(value, "1");
     return 0;
@@ -136,12 +139,12 @@ static const struct option {
     unsigned schemes; /* bits: where it means something */
     int (*read)(struct pl_url *url, struct part value, const char *text);
 } options[] = {
-    {"framing", 1 << PL_SCHEME_TCP | 1 << PL_SCHEME_UNIX, read_framing},
-    {"method", 1 << PL_SCHEME_TCP | 1 << PL_SCHEME_UNIX, read_method},
-    {"until", 1 << PL_SCHEME_TCP | 1 << PL_SCHEME_UNIX, read_until},
-    {"max_message", 1 << PL_SCHEME_TCP | 1 << PL_SCHEME_UNIX | 1 << PL_SCHEME_NAME, read_max_message},
-    {"insecure", 1 << PL_SCHEME_TCP, read_insecure},
-    {"shm", 1 << PL_SCHEME_UNIX | 1 << PL_SCHEME_NAME, read_shm},
+    { "framing", 1 << PL_SCHEME_TCP | 1 << PL_SCHEME_UNIX, read_framing },
+    { "method", 1 << PL_SCHEME_TCP | 1 << PL_SCHEME_UNIX, read_method },
+    { "until", 1 << PL_SCHEME_TCP | 1 << PL_SCHEME_UNIX, read_until },
+    { "max_message", 1 << PL_SCHEME_TCP | 1 << PL_SCHEME_UNIX | 1 << PL_SCHEME_NAME, read_max_message },
+    { "insecure", 1 << PL_SCHEME_TCP, read_insecure },
+    { "shm", 1 << PL_SCHEME_UNIX | 1 << PL_SCHEME_NAME, read_shm },
 };
 enum { OPTIONS = sizeof(options) / sizeof(options[0]), KNOWN_MAX = 128 };
 
@@ -181,8 +184,7 @@ static int read_option(struct pl_url *url, struct part option, unsigned *seen, c
 {
     struct part value = option;
     struct part name = cut(&value, '=');
-    if (option.size == 0)
-        return pl_error(-EINVAL, "empty option in '%.*s': write ?name=value&name=value", SHOWN, text);
+    if (option.size == 0) return pl_error(-EINVAL, "empty option in '%.*s': write ?name=value&name=value", SHOWN, text);
     for (int i = 0; i < OPTIONS; i++) {
         if (!equals(name, options[i].name) || !(options[i].schemes & 1u << url->scheme)) continue;
         if (name.size == option.size)
@@ -206,7 +208,8 @@ static int parse_options(struct pl_url *url, struct part left, const char *text)
         if (r < 0) return r;
     } while (more);
     if (url->until_eof && url->framing != PL_FRAMING_RAW)
-        return pl_error(-EINVAL, "until=eof in '%.*s' goes with framing=raw only: other framings say where a message ends",
+        return pl_error(-EINVAL,
+                        "until=eof in '%.*s' goes with framing=raw only: other framings say where a message ends",
                         SHOWN, text);
     return 0;
 }
@@ -228,7 +231,8 @@ static int parse_v6(struct pl_url *url, struct part host, const char *text)
     snprintf(address, sizeof(address), "%.*s", (int)(number.size < sizeof(address) ? number.size : sizeof(address)),
              number.start);
     if (number.size >= sizeof(address) || inet_pton(AF_INET6, address, &ignored) != 1)
-        return pl_error(-EINVAL, "'[%.*s]' in '%.*s' is no IPv6 address: write it as in [::1]", SHOW(host), SHOWN, text);
+        return pl_error(-EINVAL, "'[%.*s]' in '%.*s' is no IPv6 address: write it as in [::1]", SHOW(host), SHOWN,
+                        text);
     if (scoped && (scope.size == 0 || scope.size > 64 || contains(scope, '%')))
         return pl_error(-EINVAL, "'[%.*s]' in '%.*s' has no usable scope: write it as in [fe80::1%%eth0]", SHOW(host),
                         SHOWN, text);
@@ -246,23 +250,26 @@ static bool host_character(char c)
 static int parse_host(struct pl_url *url, struct part host, const char *text)
 {
     if (host.size == 0)
-        return pl_error(-EINVAL, "no host in '%.*s': write tcp://127.0.0.1:PORT, tcp://HOST:PORT, or tcp://*:PORT to "
-                                 "listen on all addresses",
+        return pl_error(-EINVAL,
+                        "no host in '%.*s': write tcp://127.0.0.1:PORT, tcp://HOST:PORT, or tcp://*:PORT to "
+                        "listen on all addresses",
                         SHOWN, text);
     if (contains(host, '@'))
         return pl_error(-EINVAL, "'%.*s' in '%.*s' has a user: plait takes none, write tcp://HOST:PORT", SHOW(host),
                         SHOWN, text);
     if (contains(host, ':'))
-        return pl_error(-EINVAL, "'%.*s' in '%.*s' has several colons: put an IPv6 address into brackets, as in "
-                                 "tcp://[::1]:8888",
+        return pl_error(-EINVAL,
+                        "'%.*s' in '%.*s' has several colons: put an IPv6 address into brackets, as in "
+                        "tcp://[::1]:8888",
                         SHOW(host), SHOWN, text);
     if (host.size >= sizeof(url->host))
         return pl_error(-EINVAL, "the host in '%.*s...' has %zu bytes: at most %zu are allowed", SHOWN, text, host.size,
                         sizeof(url->host) - 1);
     for (size_t i = 0; i < host.size && !equals(host, "*"); i++)
         if (!host_character(host.start[i]))
-            return pl_error(-EINVAL, "the host '%.*s' in '%.*s' has '%c': hosts are letters, digits, '.', '-', '_', or "
-                                     "'*' alone for all addresses",
+            return pl_error(-EINVAL,
+                            "the host '%.*s' in '%.*s' has '%c': hosts are letters, digits, '.', '-', '_', or "
+                            "'*' alone for all addresses",
                             SHOW(host), SHOWN, text, (unsigned char)host.start[i] < 0x80 ? host.start[i] : '?');
     memcpy(url->host, host.start, host.size);
     url->host[host.size] = '\0';
@@ -276,7 +283,8 @@ static int parse_port(struct pl_url *url, struct part port, const char *text)
     while (digits < port.size && digits < PORT_DIGITS && port.start[digits] >= '0' && port.start[digits] <= '9')
         number = number * 10 + (unsigned)(port.start[digits++] - '0');
     if (digits == 0 || digits != port.size || number > UINT16_MAX)
-        return pl_error(-EINVAL, "the port '%.*s' in '%.*s' is not a number from 0 to 65535 (0: the kernel chooses one)",
+        return pl_error(-EINVAL,
+                        "the port '%.*s' in '%.*s' is not a number from 0 to 65535 (0: the kernel chooses one)",
                         SHOW(port), SHOWN, text);
     url->port = (uint16_t)number;
     return 0;
@@ -292,20 +300,20 @@ static int parse_authority(struct pl_url *url, struct part authority, const char
 {
     int r;
     if (authority.size > 0 && authority.start[0] == '[') {
-        struct part left = {authority.start + 1, authority.size - 1};
+        struct part left = { authority.start + 1, authority.size - 1 };
         if (!contains(left, ']'))
             return pl_error(-EINVAL, "the bracket in '%.*s' is not closed: write tcp://[::1]:8888", SHOWN, text);
         r = parse_v6(url, cut(&left, ']'), text);
         if (r < 0) return r;
         if (left.size == 0 || left.start[0] != ':') return no_port(text);
-        return parse_port(url, (struct part){left.start + 1, left.size - 1}, text);
+        return parse_port(url, (struct part){ left.start + 1, left.size - 1 }, text);
     }
     size_t colon = authority.size;
     while (colon > 0 && authority.start[colon - 1] != ':') colon--;
-    r = parse_host(url, (struct part){authority.start, colon > 0 ? colon - 1 : authority.size}, text);
+    r = parse_host(url, (struct part){ authority.start, colon > 0 ? colon - 1 : authority.size }, text);
     if (r < 0) return r;
     if (colon == 0) return no_port(text);
-    return parse_port(url, (struct part){authority.start + colon, authority.size - colon}, text);
+    return parse_port(url, (struct part){ authority.start + colon, authority.size - colon }, text);
 }
 
 static int parse_service(struct pl_url *url, struct part name, const char *text)
@@ -344,8 +352,9 @@ static int parse_path(struct pl_url *url, struct part path, const char *text)
             int high = left >= 3 ? hex_digit(path.start[i + 1]) : -1;
             int low = left >= 3 ? hex_digit(path.start[i + 2]) : -1;
             if (high < 0 || low < 0 || (high | low) == 0)
-                return pl_error(-EINVAL, "'%.*s' has a '%%' without two hexadecimal digits (or %%00): write a '%%' of the "
-                                         "path as %%25",
+                return pl_error(-EINVAL,
+                                "'%.*s' has a '%%' without two hexadecimal digits (or %%00): write a '%%' of the "
+                                "path as %%25",
                                 SHOWN, text);
             c = (char)(high << 4 | low);
             i += 2;
@@ -364,13 +373,15 @@ static int parse_path(struct pl_url *url, struct part path, const char *text)
 static int foreign_scheme(struct part scheme, const char *text)
 {
     if (scheme.size == 3 && strncasecmp(scheme.start, "tls", 3) == 0)
-        return pl_error(-EPROTONOSUPPORT, "tls:// in '%.*s' needs plait-tls, which is not installed: install it, or use "
-                                          "tcp:// behind a tunnel (ssh -L, stunnel)",
+        return pl_error(-EPROTONOSUPPORT,
+                        "tls:// in '%.*s' needs plait-tls, which is not installed: install it, or use "
+                        "tcp:// behind a tunnel (ssh -L, stunnel)",
                         SHOWN, text);
     if (scheme.size == 3 && strncasecmp(scheme.start, "udp", 3) == 0)
         return pl_error(-EPROTONOSUPPORT, "udp:// in '%.*s' is not built into this version: use tcp://", SHOWN, text);
-    return pl_error(-EPROTONOSUPPORT, "unknown scheme '%.*s://' in '%.*s': known are tcp://HOST:PORT, unix:///PATH, and a "
-                                      "service's bare name",
+    return pl_error(-EPROTONOSUPPORT,
+                    "unknown scheme '%.*s://' in '%.*s': known are tcp://HOST:PORT, unix:///PATH, and a "
+                    "service's bare name",
                     SHOW(scheme), SHOWN, text);
 }
 
@@ -378,8 +389,9 @@ static int foreign_scheme(struct part scheme, const char *text)
 static int parse_bare(struct pl_url *url, struct part name, const char *text)
 {
     if (name.size > 0 && (name.start[0] == '/' || name.start[0] == '.'))
-        return pl_error(-EINVAL, "'%.*s' looks like a path: write unix:// and the absolute path, as in "
-                                 "unix:///run/app.sock",
+        return pl_error(-EINVAL,
+                        "'%.*s' looks like a path: write unix:// and the absolute path, as in "
+                        "unix:///run/app.sock",
                         SHOWN, text);
     if (contains(name, ':'))
         return pl_error(-EINVAL, "'%.*s' is no service name: did you mean tcp://%.*s?", SHOWN, text, SHOWN, text);
@@ -403,22 +415,23 @@ static int check_text(const char *text)
         if ((unsigned char)text[i] <= ' ' || text[i] == 0x7f)
             return pl_error(-EINVAL, "the target has %s at position %zu: %s",
                             text[i] == ' ' ? "a space" : "a control character", i + 1,
-                            text[i] == ' ' ? "write %20 inside a unix:// path" : "write it as %XX inside a unix:// path");
+                            text[i] == ' ' ? "write %20 inside a unix:// path"
+                                           : "write it as %XX inside a unix:// path");
     return 0;
 }
 
 int pl_url_parse(struct pl_url *ret_url, const char *text)
 {
-    struct pl_url url = {.scheme = PL_SCHEME_NAME};
+    struct pl_url url = { .scheme = PL_SCHEME_NAME };
     int r = check_text(text);
     if (r < 0) return r;
 
-    struct part left = {text, strlen(text)};
+    struct part left = { text, strlen(text) };
     bool has_options = contains(left, '?');
     struct part place = cut(&left, '?');
     const char *slashes = memmem(place.start, place.size, "://", 3);
     if (slashes != NULL) {
-        struct part scheme = {place.start, (size_t)(slashes - place.start)};
+        struct part scheme = { place.start, (size_t)(slashes - place.start) };
         place.size -= scheme.size + 3;
         place.start += scheme.size + 3;
         if (scheme.size == 3 && strncasecmp(scheme.start, "tcp", 3) == 0)
@@ -494,7 +507,7 @@ static void put_option(struct writer *writer, const char *name, const char *valu
 
 static void put_max_message(struct writer *writer, uint64_t bytes)
 {
-    static const char *const suffixes[] = {"", "k", "M", "G"};
+    static const char *const suffixes[] = { "", "k", "M", "G" };
     char value[32];
     unsigned unit = 0;
     while (unit < 3 && bytes % 1024 == 0) {
@@ -507,7 +520,7 @@ static void put_max_message(struct writer *writer, uint64_t bytes)
 
 const char *pl_url_format(const struct pl_url *url, char *text, size_t size)
 {
-    struct writer writer = {.text = text, .size = size};
+    struct writer writer = { .text = text, .size = size };
 
     if (size > 0) text[0] = '\0';
     put_place(&writer, url);

@@ -12,12 +12,12 @@ enum pl_framing { PL_FRAMING_PLAIT, PL_FRAMING_RAW, PL_FRAMING_LINES, PL_FRAMING
 struct pl_url {
     enum pl_scheme scheme;
     enum pl_framing framing;
-    char host[256];                   /* without brackets; "" for names and unix */
+    char host[256]; /* without brackets; "" for names and unix */
     uint16_t port;
-    char path[1024];                  /* unix: the socket's path */
-    char name[PLAIT_NAME_MAX + 1];    /* the service: of a bare name, or behind tcp://host:port/ */
-    char method[PLAIT_NAME_MAX + 1];  /* method= ; "" if none */
-    uint64_t max_message;             /* 0: default */
+    char path[1024];                 /* unix: the socket's path */
+    char name[PLAIT_NAME_MAX + 1];   /* the service: of a bare name, or behind tcp://host:port/ */
+    char method[PLAIT_NAME_MAX + 1]; /* method= ; "" if none */
+    uint64_t max_message;            /* 0: default */
     bool until_eof, shm_off, insecure;
 };
 
