@@ -262,8 +262,6 @@ int pl_hello_server_decode(struct pl_hello_server *ret_hello, const uint8_t *byt
     if (r < 0) return r;
     if (size < PL_HELLO_SERVER_HEAD) return PL_HELLO_MORE;
     size_t tail_size = pl_load_u32(bytes + SERVER_TAIL_SIZE);
-    if (size - PL_HELLO_SERVER_HEAD < tail_size) return PL_HELLO_MORE;
-
     struct pl_hello_server hello = {
         .major = pl_load_u16(bytes + AT_MAJOR),
         .minor = pl_load_u16(bytes + AT_MINOR),
@@ -279,6 +277,11 @@ int pl_hello_server_decode(struct pl_hello_server *ret_hello, const uint8_t *byt
         .tail = bytes + PL_HELLO_SERVER_HEAD,
         .tail_size = tail_size,
     };
+    if (size - PL_HELLO_SERVER_HEAD < tail_size) {
+        hello.tail = NULL;
+        *ret_hello = hello;
+        return PL_HELLO_MORE;
+    }
     r = hello.result == 0 ? check_table(&hello) : 0;
     if (r < 0) return r;
     *ret_hello = hello;

@@ -24,8 +24,8 @@ enum { PL_HELLO_CLIENT_MAX = PL_HELLO_CLIENT_HEAD + PLAIT_NAME_MAX };
 enum { PL_HELLO_TAIL_MAX = PLAIT_METHODS_MAX * (PLAIT_NAME_MAX + 1) };
 
 enum {
-    PL_FEATURE_SHM = 1,   /* channel in shared memory */
-    PL_FEATURE_GOAWAY = 2, /* drain with a position */
+    PL_FEATURE_SHM = 1,       /* channel in shared memory */
+    PL_FEATURE_GOAWAY = 2,    /* drain with a position */
     PL_FEATURE_ANY_METHOD = 4 /* server: methods beyond the table are welcome, by NAMED frames */
 };
 
@@ -64,6 +64,9 @@ int pl_hello_client_decode(struct pl_hello_client *ret_hello, const uint8_t *byt
 
 /* Writes the fixed part; the caller sends the tail behind it. */
 void pl_hello_server_encode(uint8_t bytes[PL_HELLO_SERVER_HEAD], const struct pl_hello_server *hello);
+
+/* As above. With MORE and the 64 fixed bytes there, *ret_hello is filled, but for `tail`, which is NULL: its
+ * tail_size (checked against PL_HELLO_TAIL_MAX) says how much is to come. */
 int pl_hello_server_decode(struct pl_hello_server *ret_hello, const uint8_t *bytes, size_t size, size_t *ret_consumed);
 
 /* Walks the method table: *offset starts at 0; copies the next name (checked as a method's; "" is the

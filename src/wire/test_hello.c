@@ -196,6 +196,19 @@ TEST(a_server_hello_cut_anywhere_asks_for_more_and_whole_comes_back)
     CHECK_INT(pl_hello_method_next(&decoded, &offset, name), 0);
 }
 
+TEST(the_fixed_part_of_a_server_hello_tells_how_much_is_to_come)
+{
+    struct pl_hello_server hello = server_sample(), decoded = { .tail_size = 4711 };
+    uint8_t bytes[512];
+    server_bytes(bytes, &hello);
+    CHECK_INT(decode_server(&decoded, bytes, PL_HELLO_SERVER_HEAD - 1), PL_HELLO_MORE);
+    CHECK_INT(decoded.tail_size, 4711);
+    CHECK_INT(decode_server(&decoded, bytes, PL_HELLO_SERVER_HEAD), PL_HELLO_MORE);
+    CHECK_INT(decoded.tail_size, SAMPLE_TABLE);
+    CHECK(decoded.tail == NULL);
+    CHECK_INT(decoded.pid, 4711);
+}
+
 TEST(a_refusal_carries_its_errno_and_text)
 {
     struct pl_hello_server hello = server_sample(), decoded;
