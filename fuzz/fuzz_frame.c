@@ -15,6 +15,7 @@ static void require_consistent(const struct pl_frame *frame)
     if (frame->flags & PL_FRAME_IN_SEGMENT)
         REQUIRE(frame->size == PL_FRAME_SEGMENT_SIZE && frame->kind <= PL_FRAME_REPLY);
     if (frame->flags & PL_FRAME_ON_SOCKET) REQUIRE(frame->size == 8 && frame->kind <= PL_FRAME_REPLY);
+    if (frame->flags & PL_FRAME_NAMED) REQUIRE(frame->kind <= PL_FRAME_SEND);
 }
 
 static void round_segment(const uint8_t *bytes)

@@ -79,6 +79,16 @@ static int check_place(const struct pl_frame *frame)
                     kind_name(frame->kind), frame->size, record);
 }
 
+/* Flags that say something of a request mean nothing elsewhere. */
+static int check_named(const struct pl_frame *frame)
+{
+    bool request = frame->kind == PL_FRAME_CALL || frame->kind == PL_FRAME_SEND;
+    if (request || !(frame->flags & PL_FRAME_NAMED)) return 0;
+    return pl_error(-EPROTO,
+                    "the peer's %s frame claims to name a method, which only CALL and SEND do: it breaks the protocol",
+                    kind_name(frame->kind));
+}
+
 static int check_record(const struct pl_frame *frame)
 {
     uint32_t record;
@@ -130,6 +140,7 @@ int pl_frame_decode(struct pl_frame *ret_frame, const uint8_t head[PL_FRAME_HEAD
     if (r == 0 && known) r = check_known(&frame, head[AT_RESERVED]);
     if (r == 0 && known) r = check_record(&frame);
     if (r == 0 && known) r = check_place(&frame);
+    if (r == 0 && known) r = check_named(&frame);
     if (r < 0) return r;
 
     *ret_frame = frame;

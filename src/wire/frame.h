@@ -69,8 +69,8 @@ void pl_frame_encode(uint8_t head[PL_FRAME_HEAD], const struct pl_frame *frame);
  * frame's size is valid: skip it); -EPROTO with text: unknown kind that isn't, unknown flags or
  * encoding, reserved byte set, a size above MAX_SIZE where PAD is exempt, a payload of another size than
  * the kind or flag says (CANCEL 0, GOAWAY 8, SEGMENT and IN_SEGMENT 16, ON_SOCKET 8), IN_SEGMENT or
- * ON_SOCKET on what isn't CALL, SEND or REPLY, or both. Kind 0 is never a kind. Of an unknown kind
- * only the size is judged. */
+ * ON_SOCKET on what isn't CALL, SEND or REPLY, or both, NAMED on what isn't CALL or SEND. Kind 0 is never a kind. Of an
+ * unknown kind only the size is judged. */
 enum { PL_FRAME_SKIP = 1 };
 int pl_frame_decode(struct pl_frame *ret_frame, const uint8_t head[PL_FRAME_HEAD], uint64_t max_size);
 

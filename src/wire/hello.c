@@ -302,8 +302,9 @@ int pl_hello_method_next(const struct pl_hello_server *hello, size_t *offset, ch
 #else
     (void)left;
 #endif
-    /* Length 0 is the method "", which callers get that name none. */
-    if (name_size > 0 && pl_name_check_method((const char *)entry + 1, name_size) < 0)
+    /* Length 0 is the method "", which callers get that name none; "*" takes what has no other. */
+    bool special = name_size == 0 || (name_size == 1 && entry[1] == '*');
+    if (!special && pl_name_check_method((const char *)entry + 1, name_size) < 0)
         return pl_error_in(-EPROTO, "in the server's method table");
     memcpy(name, entry + 1, name_size);
     name[name_size] = '\0';

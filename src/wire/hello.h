@@ -70,8 +70,8 @@ void pl_hello_server_encode(uint8_t bytes[PL_HELLO_SERVER_HEAD], const struct pl
 int pl_hello_server_decode(struct pl_hello_server *ret_hello, const uint8_t *bytes, size_t size, size_t *ret_consumed);
 
 /* Walks the method table: *offset starts at 0; copies the next name (checked as a method's; "" is the
- * default method) to NAME. 1: a name; 0: the end; -EPROTO, which can't come of a hello that decode
- * accepted: it has walked the table, and it holds exactly method_count names. */
+ * default method, "*" the one for any other name) to NAME. 1: a name; 0: the end; -EPROTO, which can't come of a hello
+ * that decode accepted: it has walked the table, and it holds exactly method_count names. */
 int pl_hello_method_next(const struct pl_hello_server *hello, size_t *offset, char name[PLAIT_NAME_MAX + 1]);
 
 /* The error text of a hello whose result isn't 0, cut to SIZE, control characters as '?'; returns TEXT. */

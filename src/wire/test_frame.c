@@ -100,7 +100,7 @@ TEST(unknown_flags_encodings_and_the_reserved_byte_are_refused)
 {
     struct pl_frame frame = { .kind = PL_FRAME_CALL };
     for (unsigned value = 1; value < 256; value++) {
-        bool known_flags = (value & ~(unsigned)(PL_FRAME_IGNORABLE | PL_FRAME_IDEMPOTENT)) == 0;
+        bool known_flags = (value & ~(unsigned)(PL_FRAME_IGNORABLE | PL_FRAME_IDEMPOTENT | PL_FRAME_NAMED)) == 0;
         CHECK_INT(decode_altered(frame, 5, (uint8_t)value), value <= PLAIT_ARRAY ? 0 : -EPROTO);
         CHECK_INT(decode_altered(frame, 6, (uint8_t)value), known_flags ? 0 : -EPROTO);
         CHECK_INT(decode_altered(frame, 7, (uint8_t)value), -EPROTO);
@@ -108,8 +108,8 @@ TEST(unknown_flags_encodings_and_the_reserved_byte_are_refused)
     CHECK_CONTAINS(pl_error_text(), "CALL frame has 0xff in its reserved byte");
     decode_altered(frame, 5, 4);
     CHECK_CONTAINS(pl_error_text(), "unknown encoding 4");
-    decode_altered(frame, 6, 0x13);
-    CHECK_CONTAINS(pl_error_text(), "unknown flags 0x10");
+    decode_altered(frame, 6, 0x23);
+    CHECK_CONTAINS(pl_error_text(), "unknown flags 0x20");
 }
 
 TEST(a_payload_that_is_a_record_has_the_records_size)
@@ -146,6 +146,16 @@ TEST(a_body_lies_in_one_place_and_only_messages_have_one)
         other.size = 16;
         CHECK_INT(decode_altered(other, -1, 0), -EPROTO);
     }
+}
+
+TEST(only_requests_name_their_method)
+{
+    static const uint32_t sizes[PL_FRAME_KINDS] = { [PL_FRAME_GOAWAY] = 8, [PL_FRAME_SEGMENT] = PL_FRAME_SEGMENT_SIZE };
+    for (uint8_t kind = PL_FRAME_CALL; kind < PL_FRAME_KINDS; kind++) {
+        struct pl_frame frame = { .kind = kind, .flags = PL_FRAME_NAMED, .size = sizes[kind] };
+        CHECK_INT(decode_altered(frame, -1, 0), kind <= PL_FRAME_SEND ? 0 : -EPROTO);
+    }
+    CHECK_CONTAINS(pl_error_text(), "claims to name a method");
 }
 
 TEST(a_segment_record_comes_back_as_it_was_encoded)

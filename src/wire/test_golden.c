@@ -113,6 +113,8 @@ static const struct {
       "03 00 00 00  01  01  02  00  05 00 00 00  c0 c6 2d 00  01 00 00 00 07 00 00 00  11 00 ff ee dd cc bb aa" },
     { { .kind = PL_FRAME_SEND, .size = 65536, .encoding = 2, .method = 1023 },
       "00 00 01 00  02  02  00  00  ff 03 00 00  00 00 00 00  00 00 00 00 00 00 00 00  00 00 00 00 00 00 00 00" },
+    { { .kind = PL_FRAME_CALL, .flags = PL_FRAME_NAMED, .size = 8, .method = PL_METHOD_DEFAULT, .call = 8 },
+      "08 00 00 00  01  00  10  00  ff ff ff ff  00 00 00 00  08 00 00 00 00 00 00 00  00 00 00 00 00 00 00 00" },
     { { .kind = PL_FRAME_REPLY, .size = 0, .encoding = 3, .method = 0x80000007, .call = 9 },
       "00 00 00 00  03  03  00  00  07 00 00 80  00 00 00 00  09 00 00 00 00 00 00 00  00 00 00 00 00 00 00 00" },
     { { .kind = PL_FRAME_REPLY, .size = 16, .flags = PL_FRAME_IN_SEGMENT, .call = 10 },

@@ -241,6 +241,8 @@ TEST(a_method_table_that_does_not_add_up_is_refused)
 {
     CHECK_INT(decode_with_table(0, "", 0), PL_HELLO_OK);
     CHECK_INT(decode_with_table(2, "\1a\1b", 4), PL_HELLO_OK);
+    CHECK_INT(decode_with_table(2, "\1*\1b", 4), PL_HELLO_OK);
+    CHECK_INT(decode_with_table(1, "\2*b", 3), -EPROTO);
     CHECK_INT(decode_with_table(3, "\1a\1b", 4), -EPROTO);
     CHECK_CONTAINS(pl_error_text(), "announces 3 methods and lists 2");
     CHECK_INT(decode_with_table(1, "\1a\1b", 4), -EPROTO);

@@ -434,12 +434,9 @@ int pl_url_parse(struct pl_url *ret_url, const char *text)
         struct part scheme = { place.start, (size_t)(slashes - place.start) };
         place.size -= scheme.size + 3;
         place.start += scheme.size + 3;
-        if (scheme.size == 3 && strncasecmp(scheme.start, "tcp", 3) == 0)
-            url.scheme = PL_SCHEME_TCP;
-        else if (scheme.size == 4 && strncasecmp(scheme.start, "unix", 4) == 0)
-            url.scheme = PL_SCHEME_UNIX;
-        else
-            return foreign_scheme(scheme, text);
+        if (scheme.size == 3 && strncasecmp(scheme.start, "tcp", 3) == 0) url.scheme = PL_SCHEME_TCP;
+        else if (scheme.size == 4 && strncasecmp(scheme.start, "unix", 4) == 0) url.scheme = PL_SCHEME_UNIX;
+        else return foreign_scheme(scheme, text);
     }
 
     r = url.scheme == PL_SCHEME_TCP    ? parse_tcp(&url, place, text)
@@ -490,12 +487,9 @@ static void put_place(struct writer *writer, const struct pl_url *url)
         return;
     }
     const char *scope = strchr(url->host, '%');
-    if (scope != NULL)
-        put(writer, "[%.*s%%25%s]", (int)(scope - url->host), url->host, scope + 1);
-    else if (strchr(url->host, ':') != NULL)
-        put(writer, "[%s]", url->host);
-    else
-        put(writer, "%s", url->host);
+    if (scope != NULL) put(writer, "[%.*s%%25%s]", (int)(scope - url->host), url->host, scope + 1);
+    else if (strchr(url->host, ':') != NULL) put(writer, "[%s]", url->host);
+    else put(writer, "%s", url->host);
     put(writer, ":%u", url->port);
     if (url->name[0] != '\0') put(writer, "/%s", url->name);
 }
