@@ -36,7 +36,7 @@ static inline uint64_t pl_ticks(void)
 #endif
 }
 
-/* Ticks in NS nanoseconds, and back; saturating. The first call in a process takes about 150 µs to
+/* Ticks in NS nanoseconds, and back; saturating. The first call in a process takes about 50 µs to
  * measure the rate. The counter may go back a little between CPUs: take a difference as 0 if it is
  * negative as int64_t. */
 uint64_t pl_ticks_of_ns(uint64_t ns);

@@ -87,8 +87,8 @@ int pl_fork_add(struct pl_fork_hook *hook)
 
 void pl_fork_remove(struct pl_fork_hook *hook)
 {
-    if (hook == NULL || hook->link.next == NULL) return;
-    lock_hooks();
-    pl_list_remove(&hook->link);
+    if (hook == NULL) return;
+    lock_hooks(); /* also for looking: a neighbour that is added or removed writes into our link */
+    if (hook->link.next != NULL) pl_list_remove(&hook->link);
     unlock_hooks();
 }

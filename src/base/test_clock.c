@@ -93,13 +93,13 @@ TEST(threads_may_measure_at_once)
     for (int i = 1; i < 4; i++) CHECK(ticks[i] < ticks[0] / 20 * 21 && ticks[i] > ticks[0] / 20 * 19);
 }
 
-TEST(measuring_takes_less_than_a_millisecond)
+TEST(measuring_is_short_and_happens_once)
 {
     if (test_sanitized()) SKIP("a sanitizer slows it");
     uint64_t before = pl_clock_ns();
     pl_ticks_of_ns(1);
     uint64_t took = pl_clock_ns() - before;
-    CHECK(took >= 100000 && took < 20 * MS); /* 0.15 ms, unless others hold the CPU */
+    CHECK(took >= 50000 && took < 20 * MS); /* 50 µs, unless others hold the CPU */
     before = pl_clock_ns();
     for (int i = 0; i < 100; i++) pl_ticks_of_ns(1);
     CHECK(pl_clock_ns() - before < 20 * MS); /* once only */
