@@ -97,13 +97,18 @@ static void print_option(const struct option *option)
 
 void help_command(const struct command *command)
 {
-    printf("usage: plait %s%s%s%s\n", command->name, command->options ? " [OPTION]..." : "",
-           command->arguments[0] ? " " : "", command->arguments);
-    printf("\n%c%s.\n\n", command->summary[0] - 'a' + 'A', command->summary + 1);
-    if (command->options) {
-        for (const struct option *option = command->options; option->name; option++) print_option(option);
-        printf("  %-20s %s\n\n", "--help", "this page");
+    char *words[] = { (char *)command->name, (char *)"--help", NULL };
+
+    if (!command->options) {
+        command->run(2, words); /* it parses its own options, so it knows them */
+        return;
     }
+    printf("usage: plait %s [OPTION]...%s%s\n", command->name, command->arguments[0] ? " " : "", command->arguments);
+    printf("\n%c%s.\n\n", command->summary[0] - 'a' + 'A', command->summary + 1);
+    for (const struct option *option = command->options; option->name; option++) {
+        if (strcmp(option->name, "--help") != 0) print_option(option);
+    }
+    printf("  %-20s %s\n\n", "--help", "this page");
     fputs(command->text, stdout);
 }
 

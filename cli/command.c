@@ -9,12 +9,8 @@
 
 static const struct command command_bench = {
     .name = "bench",
-    .arguments = "[OPTION]...",
+    .arguments = "",
     .summary = "measure calls beside the bare kernel primitive that they stand on",
-    .text = "  --help               its options\n"
-            "\n"
-            "Client and server are two processes. Every figure stands beside the same pattern over a bare\n"
-            "primitive, measured in the same run; docs/benchmarks.md tells how to read the table.\n",
     .run = cmd_bench,
 };
 
@@ -77,10 +73,8 @@ enum exit_status command_usage(const char *verb, const char *format, ...)
     va_start(list, format);
     vsnprintf(text, sizeof(text), format, list);
     va_end(list);
-    if (verb)
-        complain("%s: %s (see: plait help %s)", verb, text, verb);
-    else
-        complain("%s (see: plait help)", text);
+    if (verb) complain("%s: %s (see: plait help %s)", verb, text, verb);
+    else complain("%s (see: plait help)", text);
     return STATUS_USAGE;
 }
 

@@ -8,7 +8,12 @@ import re
 from plaittest import SOURCE
 
 PASSIVE = {"$schema", "$defs", "title", "description"}
-TYPES = {"object": dict, "array": list, "string": str, "boolean": bool, "integer": int, "number": (int, float)}
+TYPES = {"object": dict, "array": list, "string": str, "boolean": bool, "integer": int, "number": (int, float),
+         "null": type(None)}
+
+
+def has_type(value, name):
+    return isinstance(value, TYPES[name]) and (name == "boolean" or not isinstance(value, bool))
 
 
 def errors(value, schema, root, where="$"):
@@ -25,9 +30,9 @@ def errors(value, schema, root, where="$"):
             nearest = min(kinds, key=lambda kind: (any(".kind:" in line for line in kind), len(kind)))
             found += [f"{where}: not exactly one of the alternatives"] + nearest
     if "type" in schema:
-        wanted = TYPES[schema["type"]]
-        if not isinstance(value, wanted) or (isinstance(value, bool) and schema["type"] != "boolean"):
-            return found + [f"{where}: {value!r} is no {schema['type']}"]
+        wanted = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
+        if not any(has_type(value, name) for name in wanted):
+            return found + [f"{where}: {value!r} is no {' or '.join(wanted)}"]
     if "const" in schema and value != schema["const"]:
         found.append(f"{where}: {value!r} is not {schema['const']!r}")
     if "enum" in schema and value not in schema["enum"]:

@@ -51,6 +51,14 @@ class Schema(unittest.TestCase):
         self.assertTrue(printed)
         self.assertLessEqual(printed, known)
 
+    def test_a_type_may_be_one_of_several(self):
+        row = {"kind": "bench", "row": "r", "what": "w", "unit": "us", "plait": {"median": 1.5, "min": 1, "max": 2},
+               "raw": None, "ratio": None, "goal": "", "ok": None, "note": ""}
+        schema.check(row)
+        for key, value in (("ok", 1), ("ratio", "1"), ("plait", {"median": 1}), ("raw", False)):
+            with self.assertRaises(AssertionError):
+                schema.check(dict(row, **{key: value}))
+
 
 if __name__ == "__main__":
     main()
