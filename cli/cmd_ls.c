@@ -19,6 +19,23 @@ static size_t word_count(const char *words)
     return count;
 }
 
+/* The default method has no name; the list of words writes it as two quotes. */
+static bool is_default(const char *word, size_t size)
+{
+    return size == 2 && memcmp(word, "\"\"", 2) == 0;
+}
+
+static void json_method_names(const char *methods)
+{
+    json_array("methods");
+    for (const char *p = methods + strspn(methods, " "); *p; p += strspn(p, " ")) {
+        size_t size = strcspn(p, " ");
+        json_item(p, is_default(p, size) ? 0 : size);
+        p += size;
+    }
+    json_array_end();
+}
+
 static void json_instance(const plait_watch_instance *i)
 {
     json_begin("instance");
@@ -32,7 +49,7 @@ static void json_instance(const plait_watch_instance *i)
     json_number("started_ms", i->started_ms);
     json_text("directory", i->directory);
     json_words("urls", i->urls);
-    json_words("methods", i->methods);
+    json_method_names(i->methods);
     json_integer("threads", i->threads);
     json_bool("stopped", i->stopped);
     json_number("clients", i->connection_count);
@@ -52,7 +69,7 @@ static void json_methods(const plait_watch_instance *i)
         json_begin("method");
         json_text("service", i->service);
         json_integer("pid", i->pid);
-        json_bytes("method", p, size);
+        json_bytes("method", p, is_default(p, size) ? 0 : size);
         json_end();
         p += size;
     }
@@ -83,12 +100,9 @@ static void add_user(struct table *table, uint32_t uid)
 {
     const struct passwd *user = uid == UINT32_MAX ? NULL : getpwuid(uid);
 
-    if (user)
-        table_add(table, "%s", user->pw_name);
-    else if (uid == UINT32_MAX)
-        table_add(table, "-");
-    else
-        table_add(table, "%u", uid);
+    if (user) table_add(table, "%s", user->pw_name);
+    else if (uid == UINT32_MAX) table_add(table, "-");
+    else table_add(table, "%u", uid);
 }
 
 static void print_instances(const plait_watch *watch)
@@ -121,10 +135,9 @@ static void print_methods(const plait_watch *watch)
     printf("\nMETHODS\n");
     for (const char *p = first->methods + strspn(first->methods, " "); *p; p += strspn(p, " ")) {
         size_t size = strcspn(p, " ");
-        if (size == 1 && *p == '*')
-            printf("*  (any other)\n");
-        else
-            printf("%.*s\n", (int)size, p);
+        if (is_default(p, size)) printf("(the default, of calls that name none)\n");
+        else if (size == 1 && *p == '*') printf("* (any other)\n");
+        else printf("%.*s\n", (int)size, p);
         p += size;
     }
 }
@@ -134,10 +147,8 @@ static void add_connection(struct table *table, const plait_watch_instance *i, c
     char age[16];
 
     table_add(table, "%s", c->peer);
-    if (c->peer_pid)
-        table_add(table, "%d", c->peer_pid);
-    else
-        table_add(table, "-");
+    if (c->peer_pid) table_add(table, "%d", c->peer_pid);
+    else table_add(table, "-");
     add_user(table, c->peer_uid);
     table_add(table, "%d", i->pid);
     table_add(table, "%s", c->transport);
@@ -202,10 +213,8 @@ static int say_missing(const char *name)
             near = other;
         }
     }
-    if (near)
-        complain("ls %s: no such service in %s (did you mean %s?)", name, looked, near);
-    else
-        complain("ls %s: no such service in %s (plait ls shows what there is)", name, looked);
+    if (near) complain("ls %s: no such service in %s (did you mean %s?)", name, looked, near);
+    else complain("ls %s: no such service in %s (plait ls shows what there is)", name, looked);
     plait_watch_close(all);
     return STATUS_NO_NAME;
 }
@@ -219,14 +228,11 @@ static int run(int argc, char **argv)
     if (argc > 2) return command_usage("ls", "%s: one NAME at a time", argv[2]);
     r = plait_watch_open(&watch, name);
     if (r < 0) return command_failed(r, "ls");
-    if (plait_watch_count(watch) == 0 && name)
-        status = say_missing(name);
-    else if (json)
-        print_json(watch, name != NULL);
+    if (plait_watch_count(watch) == 0 && name) status = say_missing(name);
+    else if (json) print_json(watch, name != NULL);
     else if (plait_watch_count(watch) == 0)
         fprintf(stderr, "nothing is served here (to try: plait serve hello --echo)\n");
-    else
-        print_instances(watch);
+    else print_instances(watch);
     if (status == STATUS_OK && name && !json) {
         print_methods(watch);
         print_connections(watch);

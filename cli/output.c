@@ -38,10 +38,8 @@ void complain(const char *format, ...)
     flockfile(stderr);
     fputs("plait: ", stderr);
     for (const char *p = text; *p; p++) {
-        if ((unsigned char)*p < 0x20 && *p != '\n' && *p != '\t')
-            putc('?', stderr);
-        else
-            putc(*p, stderr);
+        if ((unsigned char)*p < 0x20 && *p != '\n' && *p != '\t') putc('?', stderr);
+        else putc(*p, stderr);
     }
     putc('\n', stderr);
     funlockfile(stderr);
@@ -105,16 +103,11 @@ static void put_string(const void *data, size_t size)
     put("\"");
     while (size > 0) {
         size_t n = sequence(p, size);
-        if (n == 0)
-            put("\\ufffd");
-        else if (*p == '"' || *p == '\\')
-            printf("\\%c", *p);
-        else if (*p == '\n')
-            put("\\n");
-        else if (*p < 0x20 || *p == 0x7f)
-            printf("\\u%04x", *p);
-        else
-            fwrite(p, 1, n, stdout);
+        if (n == 0) put("\\ufffd");
+        else if (*p == '"' || *p == '\\') printf("\\%c", *p);
+        else if (*p == '\n') put("\\n");
+        else if (*p < 0x20 || *p == 0x7f) printf("\\u%04x", *p);
+        else fwrite(p, 1, n, stdout);
         n = n ? n : 1;
         p += n;
         size -= n;
@@ -145,10 +138,8 @@ void json_bytes(const char *key, const void *data, size_t size)
 void json_text(const char *key, const char *value)
 {
     put_key(key);
-    if (value)
-        put_string(value, strlen(value));
-    else
-        put("null");
+    if (value) put_string(value, strlen(value));
+    else put("null");
 }
 
 void json_base64(const char *key, const void *data, size_t size)
@@ -200,23 +191,36 @@ void json_id(const char *key, uint64_t value)
     printf("\"%016llx\"", (unsigned long long)value);
 }
 
-void json_words(const char *key, const char *words)
-{
-    bool first = true;
+static bool array_empty;
 
+void json_array(const char *key)
+{
     put_key(key);
     put("[");
-    for (const char *p = words ? words : ""; *p;) {
-        size_t size = strcspn(p, " ");
-        if (size > 0) {
-            put(first ? "" : ",");
-            put_string(p, size);
-            first = false;
-        }
-        p += size;
-        p += strspn(p, " ");
-    }
+    array_empty = true;
+}
+
+void json_item(const char *data, size_t size)
+{
+    put(array_empty ? "" : ",");
+    put_string(data, size);
+    array_empty = false;
+}
+
+void json_array_end(void)
+{
     put("]");
+}
+
+void json_words(const char *key, const char *words)
+{
+    json_array(key);
+    for (const char *p = words + strspn(words, " "); *p; p += strspn(p, " ")) {
+        size_t size = strcspn(p, " ");
+        json_item(p, size);
+        p += size;
+    }
+    json_array_end();
 }
 
 void json_end(void)
@@ -235,10 +239,8 @@ void print_clean(FILE *file, const char *text)
     while (*p) {
         size_t n = sequence(p, strlen((const char *)p));
         bool control = *p < 0x20 || *p == 0x7f || (*p == 0xc2 && n == 2 && p[1] < 0xa0);
-        if (n == 0 || control)
-            putc('?', file);
-        else
-            fwrite(p, 1, n, file);
+        if (n == 0 || control) putc('?', file);
+        else fwrite(p, 1, n, file);
         p += n ? n : 1;
     }
 }
@@ -302,10 +304,8 @@ void table_print(struct table *table)
         bool last = column == table->columns - 1;
         if (table->right[column]) printf("%*s", pad, "");
         print_clean(stdout, table->cells[i]);
-        if (last)
-            putchar('\n');
-        else
-            printf("%*s", table->right[column] ? 2 : pad + 2, "");
+        if (last) putchar('\n');
+        else printf("%*s", table->right[column] ? 2 : pad + 2, "");
     }
     table_free(table);
 }
@@ -325,13 +325,9 @@ const char *age_text(uint64_t ms, char text[16])
     clock_gettime(CLOCK_REALTIME, &now);
     seconds = (int64_t)now.tv_sec - (int64_t)(ms / 1000);
     if (seconds < 0) seconds = 0; /* a clock that was set back */
-    if (seconds < 120)
-        snprintf(text, 16, "%d s", (int)seconds);
-    else if (seconds < 7200)
-        snprintf(text, 16, "%d min", (int)(seconds / 60));
-    else if (seconds < 172800)
-        snprintf(text, 16, "%d h", (int)(seconds / 3600));
-    else
-        snprintf(text, 16, "%d d", (int)(seconds / 86400 % 1000000));
+    if (seconds < 120) snprintf(text, 16, "%d s", (int)seconds);
+    else if (seconds < 7200) snprintf(text, 16, "%d min", (int)(seconds / 60));
+    else if (seconds < 172800) snprintf(text, 16, "%d h", (int)(seconds / 3600));
+    else snprintf(text, 16, "%d d", (int)(seconds / 86400 % 1000000));
     return text;
 }

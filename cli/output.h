@@ -35,7 +35,10 @@ void json_number(const char *key, uint64_t value);
 void json_integer(const char *key, int64_t value);
 void json_decimal(const char *key, double value); /* one decimal place */
 void json_bool(const char *key, bool value);
-void json_id(const char *key, uint64_t value);       /* 16 hex digits as text: more than a double holds */
+void json_id(const char *key, uint64_t value); /* 16 hex digits as text: more than a double holds */
+void json_array(const char *key);
+void json_item(const char *data, size_t size); /* a string in the array */
+void json_array_end(void);
 void json_words(const char *key, const char *words); /* separated by spaces; an array of strings */
 void json_end(void);                                 /* and the newline; flushes */
 
