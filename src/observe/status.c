@@ -86,8 +86,11 @@ static void arm(void)
 /* After a raw clone(2) no hook ran; the generation tells. */
 static void enter(void)
 {
-    if (hook.generation != 0 && pl_forked(&hook)) in_child(&hook);
     pthread_once(&once, arm);
+    if (hook.generation != 0 && pl_forked(&hook)) {
+        in_child(&hook);
+        pthread_once(&once, arm);
+    }
     pthread_mutex_lock(&lock);
 }
 
