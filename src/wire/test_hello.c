@@ -127,6 +127,18 @@ TEST(the_first_wrong_byte_of_a_client_hello_is_an_error)
     CHECK_INT(decoded.abi, 7);
 }
 
+TEST(a_name_too_long_is_refused_before_it_comes)
+{
+    struct pl_hello_client hello = client_sample();
+    uint8_t bytes[PL_HELLO_CLIENT_MAX];
+    pl_hello_client_encode(bytes, &hello);
+    bytes[24] = PLAIT_NAME_MAX;
+    CHECK_INT(decode_client(&hello, bytes, PL_HELLO_CLIENT_HEAD), PL_HELLO_MORE);
+    bytes[24] = PLAIT_NAME_MAX + 1;
+    CHECK_INT(decode_client(&hello, bytes, PL_HELLO_CLIENT_HEAD), -EPROTO);
+    CHECK_CONTAINS(pl_error_text(), "claims a service name of 101 bytes: at most 100");
+}
+
 TEST(another_major_version_is_refused_naming_both)
 {
     struct pl_hello_client hello = client_sample();
