@@ -174,12 +174,12 @@ static int make_places(struct state *state, int listeners[2])
 /* The shared directory: asked for by ALLOW; for root it's a service to others that may fail. */
 static int open_shared(struct state *state, const struct pl_allow *allow)
 {
-    struct stat own;
+    struct stat status;
+    const char *chosen = secure_getenv("PLAIT_DIR");
     bool asked = !pl_allow_empty(allow);
     if (!asked && geteuid() != 0) return 0;
     /* A private PLAIT_DIR: its shared directory is out of everybody else's reach. */
-    bool private = getenv("PLAIT_DIR") != NULL && fstat(state->places[0].directory.fd, &own) == 0 && (own.st_mode & 011) == 0;
-    if (!asked && private) return 0;
+    if (!asked && chosen != NULL && stat(chosen, &status) == 0 && (status.st_mode & 011) == 0) return 0;
     int r = pl_directory_shared(&state->places[1].directory, true);
     if (r < 0 && asked) return pl_error_in(r, "allow");
     if (r < 0)
@@ -269,12 +269,10 @@ int pl_claim_open(struct pl_claim *ret_claim, const char *name, bool exclusive, 
     return 0;
 }
 
-/* False in a forked child, also after a raw clone(2) into another pid namespace. */
+/* False in a forked child, also after a raw clone(2) into another pid namespace, where it may have our number. */
 static bool ours(const struct state *state)
 {
-    struct pl_entry self;
-    pl_entry_self(&self);
-    return self.pid == state->self.pid && self.start == state->self.start && self.ns == state->self.ns;
+    return getpid() == state->self.pid && pl_entry_namespace() == state->self.ns;
 }
 
 int pl_claim_set_urls(struct pl_claim *claim, const char *urls)

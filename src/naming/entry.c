@@ -33,7 +33,7 @@ static pid_t pid_in_proc(void)
     return (pid_t)strtol(text, NULL, 10);
 }
 
-static uint64_t pid_namespace(void)
+uint64_t pl_entry_namespace(void)
 {
     struct stat status;
     return stat("/proc/self/ns/pid", &status) == 0 ? (uint64_t)status.st_ino : 0;
@@ -41,7 +41,7 @@ static uint64_t pid_namespace(void)
 
 void pl_entry_self(struct pl_entry *ret_entry)
 {
-    struct pl_entry entry = { .pid = getpid(), .uid = geteuid(), .ns = pid_namespace() };
+    struct pl_entry entry = { .pid = getpid(), .uid = geteuid(), .ns = pl_entry_namespace() };
     pid_t pid = pid_in_proc();
     if (pid > 0) entry.start = pl_process_start(pid);
     pl_process_name(pid, entry.process, sizeof entry.process);
@@ -164,18 +164,31 @@ static bool locked(int fd)
     return fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
 }
 
+/* True if PID exists no more or is no more than a zombie, or is another process than the one that began at
+ * START (0: unknown). What can't be found out counts as life: descriptors may have run out. */
+static bool process_gone(pid_t pid, uint64_t start)
+{
+    char path[32], text[1024], state = '?';
+    unsigned long threads = 0;
+    unsigned long long began = 0;
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+    ssize_t size = pl_fd_read_text(AT_FDCWD, path, text, sizeof text);
+    /* No such file: it went meanwhile, or /proc hides other users' processes (hidepid). */
+    if (size == -ENOENT || size == -ESRCH) return kill(pid, 0) < 0 && errno == ESRCH;
+    const char *fields = size > 0 ? strrchr(text, ')') : NULL; /* the last: the name before it may hold any byte */
+    if (fields == NULL || sscanf(fields + 1, " %c %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %lu %*s %llu",
+                                 &state, &threads, &began) != 3)
+        return false;
+    if ((state == 'Z' || state == 'X') && threads <= 1) return true; /* more: only its first thread has ended */
+    return start != 0 && began != start;
+}
+
 /* True only where it is certain that the process no longer exists. */
 static bool gone(const struct pl_entry *entry)
 {
-    char path[32];
-    if (entry->ns == 0 || entry->ns != pid_namespace()) return false;
-    bool missing = kill(entry->pid, 0) < 0 && errno == ESRCH;
-    if (missing || entry->start == 0 || pid_in_proc() != getpid()) return missing;
-    uint64_t start = pl_process_start(entry->pid);
-    if (start == entry->start) return false;
-    /* Another process, or a zombie. /proc may also hide other users' processes (hidepid). */
-    snprintf(path, sizeof path, "/proc/%d/stat", (int)entry->pid);
-    return start != 0 || access(path, R_OK) == 0 || (kill(entry->pid, 0) < 0 && errno == ESRCH);
+    if (entry->ns == 0 || entry->ns != pl_entry_namespace()) return false;
+    if (kill(entry->pid, 0) < 0 && errno == ESRCH) return true;
+    return pid_in_proc() == getpid() && process_gone(entry->pid, entry->start);
 }
 
 enum pl_entry_verdict pl_entry_judge(int fd, struct pl_entry *ret_entry)

@@ -29,6 +29,9 @@ struct pl_entry {
 /* This process, without id and urls. */
 void pl_entry_self(struct pl_entry *ret_entry);
 
+/* The inode of this process's pid namespace; 0 if unknown. Needs no descriptor. */
+uint64_t pl_entry_namespace(void);
+
 /* The file's content; its length. */
 size_t pl_entry_format(const struct pl_entry *entry, char text[PL_ENTRY_TEXT]);
 

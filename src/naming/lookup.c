@@ -75,8 +75,9 @@ static int look_at(struct found *found, const struct pl_directory *directory, in
         return 0;
     default: return 0;
     }
-    /* Whose directory it is says more about the owner than what the file claims. */
-    if (entry.id != id || entry.uid != directory->owner) return 0;
+    if (entry.id != id) return 0;
+    /* The uid in the file is what its maker's user namespace calls itself. */
+    entry.uid = directory->owner;
     return add(found, entry_name, &entry, directory);
 }
 
