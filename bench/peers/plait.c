@@ -1,0 +1,88 @@
+/* plait as a peer: names instead of paths, and its defaults. */
+#include "peer.h"
+
+#include <plait/plait.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+struct counting {
+    uint64_t left;
+    int done_fd;
+};
+
+static const char *name_of(const char *address)
+{
+    char *directory = strdup(address), *slash = strrchr(directory, '/');
+
+    *slash = '\0';
+    setenv("PLAIT_DIR", directory, 1);
+    free(directory);
+    return strrchr(address, '/') + 1;
+}
+
+static void echo(plait_request *request, void *context)
+{
+    plait_bytes body = plait_request_body(request);
+
+    (void)context;
+    plait_request_reply(request, body.data, body.size);
+}
+
+static void count(plait_request *request, void *context)
+{
+    struct counting *counting = context;
+
+    (void)request;
+    if (--counting->left == 0 && write(counting->done_fd, "", 1) < 0) _exit(1);
+}
+
+static int serve(const char *address, plait_handler *handler, void *context)
+{
+    plait_server *server = NULL;
+    int r = plait_server_open(&server, name_of(address), NULL);
+
+    if (r == 0) r = plait_server_handle(server, "", handler, context);
+    if (r == 0) r = plait_server_run(server);
+    return r;
+}
+
+static int serve_echo(const char *address)
+{
+    return serve(address, echo, NULL);
+}
+
+static int serve_count(const char *address, uint64_t messages, int done_fd)
+{
+    struct counting counting = { messages, done_fd };
+
+    return serve(address, count, &counting);
+}
+
+static void *open_client(const char *address, int one_way)
+{
+    plait_client *client = NULL;
+
+    (void)one_way;
+    return plait_client_open(&client, name_of(address), NULL) < 0 ? NULL : client;
+}
+
+static int call(void *client, const void *data, size_t size, void *ret_reply)
+{
+    plait_reply *reply = NULL;
+    plait_bytes body;
+    int r = plait_client_call(client, NULL, data, size, NULL, &reply);
+
+    if (r < 0) return r;
+    body = plait_reply_body(reply);
+    if (body.size == size) memcpy(ret_reply, body.data, size); /* into the caller's memory, as the others deliver it */
+    plait_reply_free(reply);
+    return body.size == size ? 0 : -1;
+}
+
+static int send_one(void *client, const void *data, size_t size)
+{
+    return plait_client_send(client, NULL, data, size, NULL);
+}
+
+const struct peer peer = { serve_echo, serve_count, open_client, call, send_one };
