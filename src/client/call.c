@@ -1,0 +1,389 @@
+/* call: calls and sends on their way out; cancel; what goes elsewhere. */
+#include "base/error.h"
+#include "base/futex.h"
+#include "base/options.h"
+#include "client/client.h"
+#include "connection/context.h"
+#include "wire/name.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* ---- the table of calls ---- */
+
+static struct pl_call *new_call(struct plait_client *client)
+{
+    if (pl_list_empty(&client->free_calls)) {
+        if ((client->chunk_count + 1) * PL_CALL_CHUNK > PL_CALLS_MAX) {
+            (void)pl_error(-ENOBUFS, "%s: PL_CALLS_MAX, %d, calls are in flight", client->target_text, PL_CALLS_MAX);
+            return NULL;
+        }
+        struct pl_call **chunks = realloc(client->chunks, (client->chunk_count + 1) * sizeof(*chunks));
+        struct pl_call *chunk = calloc(PL_CALL_CHUNK, sizeof(*chunk));
+        if (chunks) client->chunks = chunks;
+        if (chunks == NULL || chunk == NULL) {
+            free(chunk);
+            (void)pl_error(-ENOMEM, "no memory for a call");
+            return NULL;
+        }
+        for (uint32_t i = 0; i < PL_CALL_CHUNK; i++) {
+            chunk[i].index = client->chunk_count * PL_CALL_CHUNK + i;
+            pl_list_append(&client->free_calls, &chunk[i].link);
+        }
+        client->chunks[client->chunk_count++] = chunk;
+    }
+    struct pl_call *call = pl_container_of(pl_list_take(&client->free_calls), struct pl_call, link);
+    uint32_t index = call->index, generation = call->generation + 1;
+    *call = (struct pl_call){ .index = index, .generation = generation ? generation : 1 };
+    pl_list_init(&call->link);
+    return call;
+}
+
+static uint64_t id_of(const struct pl_call *call)
+{
+    return (uint64_t)call->generation << 32 | call->index;
+}
+
+struct pl_call *pl_call_of(struct plait_client *client, uint64_t id)
+{
+    uint32_t index = (uint32_t)id;
+    if (index >= client->chunk_count * PL_CALL_CHUNK) return NULL;
+    struct pl_call *call = &client->chunks[index / PL_CALL_CHUNK][index % PL_CALL_CHUNK];
+    return call->generation == (uint32_t)(id >> 32) && !call->done ? call : NULL;
+}
+
+void pl_call_free(struct plait_client *client, struct pl_call *call)
+{
+    if (call->fn) client->async_count--;
+    free(call->kept);
+    free(call->why);
+    call->kept = NULL;
+    call->why = NULL;
+    call->fn = NULL;
+    call->done = true;
+    pl_list_remove(&call->link);
+    /* The last freed goes first: its memory is warm. */
+    struct pl_list *head = &client->free_calls;
+    call->link.next = head->next;
+    call->link.prev = head;
+    head->next->prev = &call->link;
+    head->next = &call->link;
+}
+
+/* ---- one message out ---- */
+
+static uint32_t time_left_field(int64_t timeout_ms)
+{
+    if (timeout_ms < 0) return 1;
+    return timeout_ms > (int64_t)(UINT32_MAX / 100) ? 0 : (uint32_t)timeout_ms * 100;
+}
+
+/* A name that the server's table lacks travels before the body. *ret_body is to be freed. */
+static int prefix_name(const struct pl_outgoing *out, uint8_t **ret_body)
+{
+    size_t length = strlen(out->method);
+    int r = pl_name_check_method(out->method, length);
+    if (r < 0) return r;
+    uint8_t *body = malloc(1 + length + out->size);
+    if (body == NULL) return pl_error(-ENOMEM, "no memory for a message of %zu bytes", out->size);
+    body[0] = (uint8_t)length;
+    memcpy(body + 1, out->method, length);
+    if (out->size) memcpy(body + 1 + length, out->data, out->size);
+    *ret_body = body;
+    return (int)(1 + length);
+}
+
+/* Puts OUT on LINK. 0, PL_TRANSPORT_FULL, -errno (the call's), PL_RESEND: the link failed, take another. */
+static int transmit(struct pl_link *link, const struct pl_outgoing *out, struct pl_call *call, int64_t timeout_ms, bool borrow)
+{
+    struct pl_transport *transport = link->connection.transport;
+    bool named;
+    struct pl_frame frame = {
+        .size = (uint32_t)out->size,
+        .kind = out->one_way ? PL_FRAME_SEND : PL_FRAME_CALL,
+        .encoding = out->encoding,
+        .flags = out->flags & PLAIT_CALL_IDEMPOTENT ? PL_FRAME_IDEMPOTENT : 0,
+        .time_left = time_left_field(timeout_ms),
+        .call = call ? id_of(call) : 0,
+        .trace = out->trace,
+    };
+    if (out->size > link->peer.max_message)
+        return pl_error(-EMSGSIZE, "a message of %zu bytes; %s takes max_message=%llu", out->size, link->client->target_text,
+                        (unsigned long long)link->peer.max_message);
+    int r = pl_link_method(link, out->method, &frame.method, &named);
+    if (r < 0) return r;
+    const void *body = out->data;
+    uint8_t *prefixed = NULL;
+    if (__builtin_expect(named, 0)) {
+        r = prefix_name(out, &prefixed);
+        if (r < 0) return r;
+        frame.size += (uint32_t)r;
+        frame.flags |= PL_FRAME_NAMED;
+        body = prefixed;
+        borrow = false;
+    }
+    r = transport->ops->send(transport, &frame, body, borrow);
+    free(prefixed);
+    if (r == PL_TRANSPORT_FULL) return r;
+    if (r >= 0) {
+        link->sent++;
+        if (call) {
+            call->sequence = link->sent;
+            call->sent = true;
+        }
+        r = transport->ops->flush(transport);
+        if (r == PL_TRANSPORT_FULL) r = pl_connection_want_write(&link->connection, &link->client->loop, true);
+    }
+    if (__builtin_expect(r >= 0, 1)) return 0;
+    if (r == -EINVAL || r == -EMSGSIZE || r == -ENOMEM) return r; /* the message's fault */
+    pl_link_down(link, r);
+    return PL_RESEND;
+}
+
+/* An idless link takes a raw request only when none is in flight. */
+static bool must_queue(const struct pl_link *link)
+{
+    return link->one_at_a_time && link->outstanding > 0;
+}
+
+/* Finds a link and sends; waits for room and connections until DEADLINE. With CALL: it is on *ret_link then. */
+static int send_out(struct plait_client *client, const struct pl_outgoing *out, struct pl_call *call, struct pl_deadline *deadline,
+                    bool borrow, struct pl_link **ret_link)
+{
+    bool first = out->one_way || out->flags & PLAIT_CALL_ORDERED;
+    for (;;) {
+        struct pl_link *link;
+        int r = pl_client_choose(client, first, deadline, &link);
+        if (r < 0) return r;
+        if (link->idless && out->one_way)
+            return pl_error(-EOPNOTSUPP, "framing=%s has no one-way messages: every request is answered",
+                            pl_framing_name(client->target.framing));
+        r = must_queue(link) || link->outstanding >= link->peer.outstanding ? PL_TRANSPORT_FULL
+                                                                            : transmit(link, out, call, deadline->timeout_ms, borrow);
+        if (r == 0) {
+            if (call) {
+                if (link->outstanding++ == 0) link->moved = pl_ticks();
+                call->on = link;
+                pl_list_append(&link->calls, &call->link);
+            }
+            client->last_transport = link->connection.transport->ops->name;
+            *ret_link = link;
+            return 0;
+        }
+        if (r < 0) return r;
+        if (r == PL_TRANSPORT_FULL) {
+            r = pl_client_wait(client, NULL, deadline);
+            if (r < 0) return r == -ETIMEDOUT ? pl_error(r, "%s takes no more: the call never left", client->target_text) : r;
+        } else if (!client->leading) {
+            pl_client_reap(client);
+        }
+    }
+}
+
+/* ---- checks and options ---- */
+
+static int prepare(struct plait_client *client, const char *method, const void *data, size_t size, const plait_call_options *options,
+                   struct pl_outgoing *out, struct pl_deadline *deadline)
+{
+    plait_call_options known = { .size = sizeof(known) };
+    if (__builtin_expect(pl_forked(&client->fork_hook), 0))
+        return pl_error(-ECHILD, "this client was opened before fork() and belongs to the parent: open one in the child");
+    if (options != NULL) {
+        int r = pl_options_read(&known, sizeof(known), options, "plait_call_options");
+        if (r < 0) return r;
+        if ((unsigned)known.encoding > PLAIT_ARRAY) return pl_error(-EINVAL, "unknown encoding %d", known.encoding);
+        if (known.flags & ~(PLAIT_CALL_IDEMPOTENT | PLAIT_CALL_ORDERED)) return pl_error(-EINVAL, "unknown call flags 0x%x", known.flags);
+    }
+    if (size > PLAIT_MESSAGE_MAX)
+        return pl_error(-EMSGSIZE, "a message of %zu bytes; the limit is PLAIT_MESSAGE_MAX, %u", size, PLAIT_MESSAGE_MAX);
+    if (size > 0 && data == NULL) return pl_error(-EINVAL, "a message of %zu bytes at NULL", size);
+    *out = (struct pl_outgoing){ .method = method, .data = data, .size = size, .encoding = (uint8_t)known.encoding,
+                                 .flags = known.flags, .trace = known.trace ? known.trace : pl_context.trace };
+    *deadline = (struct pl_deadline){ .timeout_ms = known.timeout ? known.timeout : client->call_ms };
+    return 0;
+}
+
+/* ---- synchronous ---- */
+
+/* Its time is over: nobody will file its reply, the server is told. */
+static void give_up(struct plait_client *client, struct pl_call *call)
+{
+    struct pl_link *link = call->on;
+    if (link == NULL) return;
+    struct pl_transport *transport = link->connection.transport;
+    (void)transport->ops->own(transport); /* the caller's memory goes away */
+    if (link->idless) {
+        pl_call_end(call, -ETIMEDOUT, NULL, NULL);
+        pl_link_down(link, -ETIMEDOUT); /* a late reply must never answer the next call */
+        if (!client->leading) pl_client_reap(client);
+        return;
+    }
+    struct pl_frame frame = { .kind = PL_FRAME_CANCEL, .call = id_of(call) };
+    if (transport->ops->send(transport, &frame, NULL, false) == PL_TRANSPORT_OK) (void)transport->ops->flush(transport);
+    pl_call_end(call, -ETIMEDOUT, NULL, NULL);
+}
+
+static int call_once(struct plait_client *client, const struct pl_outgoing *out, struct pl_deadline *deadline, plait_reply **ret_reply)
+{
+    struct pl_link *link;
+    struct pl_call *call = new_call(client);
+    if (call == NULL) return -ENOBUFS;
+    call->idempotent = out->flags & PLAIT_CALL_IDEMPOTENT;
+    int r = send_out(client, out, call, deadline, true, &link);
+    if (r == 0) r = pl_client_wait(client, call, deadline);
+    if (call->done) {
+        r = call->result;
+        *ret_reply = call->reply;
+        if (r < 0) (void)pl_error(r, "%s", call->why ? call->why : pl_error_word(r));
+    } else if (r < 0 && call->on) {
+        give_up(client, call);
+        if (r == -ETIMEDOUT)
+            (void)pl_error(r, "%s: no reply within %lld ms (it may still run; is the server busy or stopped?)", client->target_text,
+                           (long long)deadline->timeout_ms);
+    }
+    pl_call_free(client, call);
+    return r;
+}
+
+int plait_client_call(plait_client *client, const char *method, const void *data, size_t size, const plait_call_options *options,
+                      plait_reply **ret_reply)
+{
+    struct pl_outgoing out;
+    struct pl_deadline deadline;
+    plait_reply *reply = NULL;
+    if (ret_reply) *ret_reply = NULL;
+    int r = prepare(client, method, data, size, options, &out, &deadline);
+    if (r < 0) return r;
+    pthread_mutex_lock(&client->lock);
+    do {
+        r = call_once(client, &out, &deadline, &reply);
+    } while (r == PL_RESEND);
+    pthread_mutex_unlock(&client->lock);
+    if (ret_reply) *ret_reply = reply;
+    else plait_reply_free(reply);
+    return r;
+}
+
+int plait_client_send(plait_client *client, const char *method, const void *data, size_t size, const plait_call_options *options)
+{
+    struct pl_outgoing out;
+    struct pl_deadline deadline;
+    struct pl_link *link;
+    int r = prepare(client, method, data, size, options, &out, &deadline);
+    if (r < 0) return r;
+    out.one_way = true;
+    pthread_mutex_lock(&client->lock);
+    r = send_out(client, &out, NULL, &deadline, true, &link);
+    while (r == 0 && !link->down && link->connection.transport->ops->pending(link->connection.transport)) {
+        r = pl_client_wait(client, NULL, &deadline);
+        if (r < 0 && !link->down) (void)link->connection.transport->ops->own(link->connection.transport);
+        if (r == -ETIMEDOUT) r = 0; /* it is on its way: the rest is ours now */
+        if (client->link_count == 0) break;
+    }
+    pthread_mutex_unlock(&client->lock);
+    return r;
+}
+
+/* ---- asynchronous ---- */
+
+/* A copy of OUT to send again, with its strings behind it. NULL: no memory. */
+static struct pl_outgoing *keep(const struct pl_outgoing *out)
+{
+    size_t name = out->method ? strlen(out->method) + 1 : 0;
+    struct pl_outgoing *kept = malloc(sizeof(*kept) + out->size + name);
+    if (kept == NULL) return NULL;
+    *kept = *out;
+    kept->data = kept + 1;
+    if (out->size) memcpy(kept + 1, out->data, out->size);
+    if (name) kept->method = memcpy((char *)(kept + 1) + out->size, out->method, name);
+    return kept;
+}
+
+int plait_client_call_async(plait_client *client, const char *method, const void *data, size_t size, const plait_call_options *options,
+                            plait_reply_fn *fn, void *context, uint64_t *ret_call)
+{
+    struct pl_outgoing out;
+    struct pl_deadline deadline;
+    struct pl_link *link;
+    int r = prepare(client, method, data, size, options, &out, &deadline);
+    if (r == 0 && fn == NULL) r = pl_error(-EINVAL, "an asynchronous call needs a function to tell its end");
+    if (r < 0) return r;
+    struct pl_outgoing *kept = keep(&out);
+    if (kept == NULL) return pl_error(-ENOMEM, "no memory for a call of %zu bytes", size);
+    pthread_mutex_lock(&client->lock);
+    struct pl_call *call = new_call(client);
+    r = call ? send_out(client, kept, call, &deadline, false, &link) : -ENOBUFS;
+    if (r < 0) {
+        if (call) pl_call_free(client, call);
+        pthread_mutex_unlock(&client->lock);
+        free(kept);
+        return r;
+    }
+    call->idempotent = out.flags & PLAIT_CALL_IDEMPOTENT;
+    call->fn = fn;
+    call->context = context;
+    call->kept = kept;
+    call->deadline_ns = pl_deadline_ns(&deadline);
+    if (client->async_count++ == 0 || call->deadline_ns < client->next_deadline) client->next_deadline = call->deadline_ns;
+    if (ret_call) *ret_call = id_of(call);
+    if (client->outer_fd >= 0 && !client->leading) pl_client_rest(client);
+    pthread_mutex_unlock(&client->lock);
+    return 0;
+}
+
+int plait_client_cancel(plait_client *client, uint64_t id)
+{
+    if (pl_forked(&client->fork_hook)) return pl_error(-ECHILD, "this client was opened before fork()");
+    pthread_mutex_lock(&client->lock);
+    struct pl_call *call = pl_call_of(client, id);
+    int r = 0;
+    if (call == NULL || call->fn == NULL) {
+        r = pl_error(-ENOENT, "this call is over already");
+    } else {
+        struct pl_link *link = call->on;
+        bool idless = link && link->idless;
+        if (link && !idless) {
+            struct pl_frame frame = { .kind = PL_FRAME_CANCEL, .call = id };
+            struct pl_transport *transport = link->connection.transport;
+            if (transport->ops->send(transport, &frame, NULL, false) == PL_TRANSPORT_OK) (void)transport->ops->flush(transport);
+        }
+        pl_call_end(call, -ECANCELED, NULL, "cancelled");
+        pl_list_append(&client->completed, &call->link);
+        if (idless) pl_link_down(link, -ECANCELED);
+        pl_client_ring_ready(client);
+    }
+    pthread_mutex_unlock(&client->lock);
+    return r;
+}
+
+/* Asynchronous calls that never ran where they went: elsewhere, without waiting. Those that find nobody
+ * stay until their deadline. Lock held. -errno never. */
+int pl_client_resend(struct plait_client *client)
+{
+    enum { AGAIN_MS = 10 };
+    uint64_t now = pl_clock_ns();
+    if (pl_list_empty(&client->resend) || now < client->resend_at) return 0;
+    struct pl_list due;
+    pl_list_init(&due);
+    pl_list_splice(&due, &client->resend);
+    struct pl_list *item;
+    while ((item = pl_list_take(&due)) != NULL) {
+        struct pl_call *call = pl_container_of(item, struct pl_call, link);
+        struct pl_deadline soon = { .timeout_ms = AGAIN_MS };
+        struct pl_link *link;
+        call->done = call->sent = false;
+        int r = call->deadline_ns <= now ? -ETIMEDOUT : send_out(client, call->kept, call, &soon, false, &link);
+        if (r == 0) continue;
+        call->done = true;
+        if (call->deadline_ns > now && (r == -ETIMEDOUT || r == -ENOENT || r == -ECONNREFUSED)) {
+            pl_list_append(&client->resend, &call->link);
+        } else {
+            pl_call_end(call, r, NULL, pl_error_text());
+            pl_list_append(&client->completed, &call->link);
+        }
+    }
+    client->resend_at = pl_clock_ns() + (uint64_t)AGAIN_MS * 1000000;
+    return 0;
+}

@@ -1,0 +1,403 @@
+/* choose: which connection a call takes, and where connections come from.
+ *
+ * The least of own outstanding calls plus the load that the instance shows; ties rotate. A further connection
+ * (another instance, or another reactor of one) is made only when a call would queue behind this client's own.
+ */
+#include "base/error.h"
+#include "base/fd.h"
+#include "base/futex.h"
+#include "base/random.h"
+#include "client/client.h"
+#include "connection/context.h"
+#include "naming/lookup.h"
+#include "naming/watch.h"
+#include "transport/socket.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { LOOK_AGAIN_NS = 10000000, ONE_TRY_MS = 1000, RETRY_MS = 5, WATCH_MS = 1000, EXPAND_MS = 20 };
+
+/* ---- one link ---- */
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(((const struct pl_method_slot *)a)->name, ((const struct pl_method_slot *)b)->name);
+}
+
+static int sort_methods(struct pl_link *link)
+{
+    if (link->peer.method_count == 0) return 0;
+    link->slots = malloc(link->peer.method_count * sizeof(*link->slots));
+    if (link->slots == NULL) return pl_error(-ENOMEM, "no memory for the method table");
+    for (uint32_t i = 0; i < link->peer.method_count; i++)
+        link->slots[i] = (struct pl_method_slot){ link->peer.methods[i], i };
+    qsort(link->slots, link->peer.method_count, sizeof(*link->slots), by_name);
+    return 0;
+}
+
+static int no_method(struct pl_link *link, const char *method)
+{
+    char known[512];
+    size_t used = 0;
+    known[0] = 0;
+    if (link->idless)
+        return pl_error(-EOPNOTSUPP, "framing=%s carries no method name: leave '%s' out (the listener's URL says which it calls)",
+                        pl_framing_name(link->client->target.framing), method);
+    for (uint32_t i = 0; i < link->peer.method_count && used + PLAIT_NAME_MAX + 3 < sizeof(known); i++)
+        used += (size_t)snprintf(known + used, sizeof(known) - used, "%s%s", i ? ", " : "",
+                                 link->peer.methods[i][0] ? link->peer.methods[i] : "\"\"");
+    return pl_error(-EOPNOTSUPP, "%s has no method '%s' (it has: %s)", link->client->target_text, method, known);
+}
+
+int pl_link_method(struct pl_link *link, const char *method, uint32_t *ret_index, bool *ret_named)
+{
+    *ret_named = false;
+    *ret_index = PL_METHOD_DEFAULT;
+    if (method == NULL || method[0] == 0) return 0;
+    if (link->slots != NULL) {
+        const struct pl_method_slot key = { method, 0 }, *slot = &link->slots[link->last_slot];
+        if (strcmp(slot->name, method) != 0) {
+            slot = bsearch(&key, link->slots, link->peer.method_count, sizeof(key), by_name);
+            if (slot) link->last_slot = (uint32_t)(slot - link->slots);
+        }
+        if (slot) {
+            *ret_index = slot->index;
+            return 0;
+        }
+    }
+    if (!(link->peer.features & PL_FEATURE_ANY_METHOD)) return no_method(link, method);
+    *ret_named = true;
+    return 0;
+}
+
+static void on_event(struct pl_connection *connection)
+{
+    struct pl_link *link = pl_container_of(connection, struct pl_link, connection);
+    pl_client_wake_waiters(link->client); /* a doorbell may mean room; pump receives the rest */
+}
+
+void pl_link_free(struct pl_link *link)
+{
+    pl_list_remove(&link->link);
+    pl_connection_close(&link->connection, &link->client->loop);
+    pl_load_detach(link->peer.load);
+    free(link->peer.methods);
+    free(link->slots);
+    free(link);
+}
+
+/* Takes TRANSPORT and what ACCEPTED owns. Lock held. */
+static int add_link(struct plait_client *client, struct pl_transport *transport, const struct pl_accepted *accepted, bool local)
+{
+    struct pl_link *link = calloc(1, sizeof(*link));
+    if (link == NULL) {
+        transport->ops->close(transport);
+        pl_load_detach(accepted->load);
+        free(accepted->methods);
+        return pl_error(-ENOMEM, "no memory for a connection");
+    }
+    link->client = client;
+    link->peer = *accepted;
+    link->idless = client->target.framing != PL_FRAMING_PLAIT;
+    link->one_at_a_time = client->target.framing == PL_FRAMING_RAW;
+    link->moved = pl_ticks();
+    pl_list_init(&link->link);
+    pl_list_init(&link->calls);
+    int r = pl_connection_open(&link->connection, transport, local ? (pid_t)accepted->pid : 0, &client->loop, on_event);
+    if (r == 0) r = sort_methods(link);
+    if (r < 0) {
+        pl_link_free(link);
+        return r;
+    }
+    pl_list_append(&client->links, &link->link);
+    client->link_count++;
+    if (client->asleep) pl_wake_up(&client->wake); /* the leader looks at this one, too, from now on */
+    return 0;
+}
+
+/* ---- connecting; without the lock ---- */
+
+struct found {
+    struct pl_transport *transport;
+    struct pl_accepted accepted;
+    bool local;
+    bool more; /* other instances could be connected, too */
+};
+
+enum patience {
+    PATIENCE_OPEN,   /* wait for an absent name; a URL answers or doesn't */
+    PATIENCE_AGAIN,  /* there was one: wait until the deadline */
+    PATIENCE_NONE    /* one pass */
+};
+
+static int connect_url(struct plait_client *client, uint64_t deadline_ns, struct found *found)
+{
+    struct pl_address address;
+    const char *name = client->target.scheme == PL_SCHEME_TCP ? "tcp" : "unix";
+    int socket;
+    int r = pl_socket_connect(&client->target, deadline_ns, &socket, &address);
+    if (r < 0) return r;
+    found->local = client->target.scheme == PL_SCHEME_UNIX;
+    found->accepted = (struct pl_accepted){ .max_message = PLAIT_MESSAGE_MAX, .concurrency = 1, .outstanding = UINT32_MAX };
+    if (client->target.framing == PL_FRAMING_PLAIT) {
+        struct pl_offer offer = { .name = client->target.name, .max_reply = client->max_message, .transport = name,
+                                  .shm = found->local && client->transport != PLAIT_TRANSPORT_UNIX && !client->target.shm_off };
+        r = pl_handshake_connect(&found->transport, socket, &offer, deadline_ns, &found->accepted);
+        return r < 0 ? pl_error_in(r, "%s", client->target_text) : 0;
+    }
+    struct pl_idless_options options = { .framing = client->target.framing, .until_eof = client->target.until_eof };
+    r = pl_transport_idless_new(&found->transport, socket, name, &options);
+    if (r < 0) return r;
+    found->transport->max_message = client->max_message;
+    return 0;
+}
+
+static int connect_instance(struct plait_client *client, const struct pl_instance *instance, uint64_t deadline_ns, struct found *found)
+{
+    const char *peer = client->peer[0] ? client->peer : NULL;
+    int socket;
+    uid_t uid;
+    int r = pl_lookup_connect(instance, peer, &socket, &uid);
+    if (r != 0) return r;
+    struct pl_offer offer = { .name = instance->name, .max_reply = client->max_message, .transport = "unix",
+                              .shm = client->transport != PLAIT_TRANSPORT_UNIX && !client->target.shm_off };
+    r = pl_handshake_connect(&found->transport, socket, &offer, deadline_ns, &found->accepted);
+    if (r < 0) return pl_error_in(r, "%s (pid %d)", instance->name, (int)instance->pid);
+    if (client->transport == PLAIT_TRANSPORT_SHM && found->transport->bell < 0) {
+        found->transport->ops->close(found->transport);
+        free(found->accepted.methods);
+        return pl_error(-EOPNOTSUPP, "%s (pid %d) offers no shared memory here (another uid or byte order?), and nothing else was allowed",
+                        instance->name, (int)instance->pid);
+    }
+    found->local = true;
+    return 0;
+}
+
+/* How many of our links go to each instance is asked under the lock, beforehand. */
+struct taken {
+    uint64_t instance[PL_LINKS_MAX];
+    uint32_t left[PL_LINKS_MAX]; /* connections that it could still use */
+    unsigned count;
+};
+
+static bool is_taken(const struct taken *taken, uint64_t instance)
+{
+    for (unsigned i = 0; i < taken->count; i++)
+        if (taken->instance[i] == instance) return taken->left[i] == 0;
+    return false;
+}
+
+/* A failure of one instance is no reason to stop, unless it would be the same with the next try. */
+static bool worth_retrying(int error)
+{
+    return error == -ECONNRESET || error == -ETIMEDOUT || error == -EPIPE || error == -ENOENT || error == -EAGAIN ||
+           error == -ECONNREFUSED || error == -EBUSY;
+}
+
+/* One pass over the living instances: 0; 1: none there, or none that could be reached yet; -errno. */
+static int try_instances(struct plait_client *client, const struct taken *taken, uint64_t deadline_ns, struct found *found, int *ret_last)
+{
+    const char *peer = client->peer[0] ? client->peer : NULL;
+    struct pl_instance *instances;
+    size_t count;
+    int r = pl_lookup(client->target.name, peer, &instances, &count);
+    if (r < 0) return r;
+    int result = 1;
+    for (size_t i = 0; i < count && result == 1; i++) {
+        if (is_taken(taken, instances[i].id)) continue;
+        uint64_t limit = count > 1 ? pl_clock_ns() + (uint64_t)ONE_TRY_MS * 1000000 : deadline_ns;
+        r = connect_instance(client, &instances[i], limit < deadline_ns ? limit : deadline_ns, found);
+        if (r == 0) found->more = i + 1 < count;
+        if (r == 0) result = 0;
+        else if (r < 0 && worth_retrying(r)) *ret_last = r;
+        else if (r < 0) result = r;
+        else if (r == PL_CONNECT_BUSY) *ret_last = pl_error(-ETIMEDOUT, "%s: its queue of connections is full", client->target_text);
+    }
+    free(instances);
+    return result;
+}
+
+static int wait_for_name(struct plait_client *client, const struct taken *taken, uint64_t deadline_ns, enum patience patience,
+                         struct found *found)
+{
+    const char *peer = client->peer[0] ? client->peer : NULL;
+    struct pl_name_watch *watch = NULL;
+    char last_text[1024] = "";
+    int last = 0, r;
+    for (;;) {
+        r = try_instances(client, taken, deadline_ns, found, &last);
+        if (last < 0) snprintf(last_text, sizeof(last_text), "%s", pl_error_text());
+        uint64_t now = pl_clock_ns();
+        if (r != 1 || now >= deadline_ns || patience == PATIENCE_NONE) break;
+        if (watch == NULL && last == 0) {
+            /* Watch first, then look again: what came in between is seen. */
+            r = pl_name_watch_open(&watch, peer);
+            if (r < 0) break;
+            if (r == 0) continue;
+        }
+        uint64_t pause = now + (uint64_t)(last < 0 || watch == NULL ? RETRY_MS : WATCH_MS) * 1000000;
+        struct pollfd poller = { .fd = watch ? pl_name_watch_fd(watch) : -1, .events = POLLIN };
+        (void)poll(&poller, 1, pl_clock_poll_ms(pause < deadline_ns ? pause : deadline_ns));
+        if (watch) pl_name_watch_clear(watch);
+        last = 0;
+    }
+    pl_name_watch_close(watch);
+    if (r == 1 && last_text[0]) r = pl_error(-ETIMEDOUT, "%s", last_text);
+    else if (r == 1) r = pl_lookup_missing(client->target.name, peer);
+    return r;
+}
+
+static int wait_for_url(struct plait_client *client, uint64_t deadline_ns, enum patience patience, struct found *found)
+{
+    for (;;) {
+        int r = connect_url(client, deadline_ns, found);
+        uint64_t now = pl_clock_ns();
+        if (r == 0 || patience != PATIENCE_AGAIN || !worth_retrying(r) || now >= deadline_ns) return r;
+        uint64_t pause = now + (uint64_t)RETRY_MS * 4 * 1000000;
+        (void)poll(NULL, 0, pl_clock_poll_ms(pause < deadline_ns ? pause : deadline_ns));
+    }
+}
+
+/* ---- connecting; with the lock, which is dropped meanwhile ---- */
+
+static void note_taken(struct plait_client *client, struct taken *taken)
+{
+    taken->count = 0;
+    pl_list_each(item, &client->links)
+    {
+        struct pl_link *link = pl_container_of(item, struct pl_link, link);
+        unsigned i = 0;
+        if (link->down) continue;
+        while (i < taken->count && taken->instance[i] != link->peer.instance)
+            i++;
+        if (i == taken->count) {
+            taken->instance[i] = link->peer.instance;
+            taken->left[i] = link->draining ? 0 : link->peer.concurrency;
+            taken->count++;
+        }
+        if (taken->left[i] > 0) taken->left[i]--;
+    }
+}
+
+static int connect_one(struct plait_client *client, struct pl_deadline *deadline, enum patience patience)
+{
+    struct found found = { .transport = NULL };
+    struct taken taken;
+    uint64_t ns = pl_deadline_ns(deadline);
+    note_taken(client, &taken);
+    client->connecting = true;
+    pthread_mutex_unlock(&client->lock);
+    int r = client->target.scheme == PL_SCHEME_NAME ? wait_for_name(client, &taken, ns, patience, &found)
+                                                    : wait_for_url(client, ns, patience, &found);
+    pthread_mutex_lock(&client->lock);
+    client->connecting = false;
+    if (r == 0) r = add_link(client, found.transport, &found.accepted, found.local);
+    if (!found.more) client->stamp = client->target.scheme == PL_SCHEME_NAME ? pl_lookup_stamp(client->peer[0] ? client->peer : NULL) : 0;
+    else client->stamp = 0;
+    atomic_fetch_add_explicit(&client->connects, 1, memory_order_release); /* R_CONN1: pairs with A_CONN1 */
+    pl_futex_wake(&client->connects, INT32_MAX);
+    return r;
+}
+
+int pl_client_connect_first(struct plait_client *client, struct pl_deadline *deadline)
+{
+    pthread_mutex_lock(&client->lock);
+    int r = connect_one(client, deadline, PATIENCE_OPEN);
+    pthread_mutex_unlock(&client->lock);
+    return r;
+}
+
+static int wait_for_connecting(struct plait_client *client, struct pl_deadline *deadline)
+{
+    uint32_t seen = atomic_load_explicit(&client->connects, memory_order_acquire); /* A_CONN1: pairs with R_CONN1 */
+    uint64_t ns = pl_deadline_ns(deadline);
+    pthread_mutex_unlock(&client->lock);
+    int r = pl_futex_wait(&client->connects, seen, ns);
+    pthread_mutex_lock(&client->lock);
+    return r == -ETIMEDOUT ? pl_error(r, "%s: no connection in time", client->target_text) : 0;
+}
+
+/* ---- choosing ---- */
+
+static bool stuck(const struct pl_link *link)
+{
+    return link->outstanding > 0 && pl_ticks() - link->moved > pl_ticks_of_ns((uint64_t)PL_STUCK_MS * 1000000);
+}
+
+static struct pl_link *least_loaded(struct plait_client *client, bool first)
+{
+    struct pl_link *best = NULL;
+    uint32_t best_load = 0;
+    unsigned place = 0, best_distance = 0;
+    pl_list_each(item, &client->links)
+    {
+        struct pl_link *link = pl_container_of(item, struct pl_link, link);
+        if (link->down || link->draining) continue;
+        if (first) return link;
+        uint32_t load = link->outstanding + pl_load_read(link->peer.load, link->peer.concurrency);
+        if (client->link_count > 1 && stuck(link)) load += 1u << 20;
+        unsigned distance = (place - client->rotation) % PL_LINKS_MAX;
+        if (best == NULL || load < best_load || (load == best_load && distance < best_distance)) {
+            best = link;
+            best_load = load;
+            best_distance = distance;
+        }
+        place++;
+    }
+    client->rotation++;
+    return best;
+}
+
+/* Whether a look for a further connection is due: a call would queue, and something may have changed. */
+static bool may_expand(struct plait_client *client, const struct pl_link *link)
+{
+    if (client->connecting || client->link_count >= PL_LINKS_MAX || client->target.framing != PL_FRAMING_PLAIT) return false;
+    struct taken taken;
+    note_taken(client, &taken);
+    for (unsigned i = 0; i < taken.count; i++)
+        if (taken.instance[i] == link->peer.instance && taken.left[i] > 0) return true;
+    if (client->target.scheme != PL_SCHEME_NAME) return false;
+    uint64_t now = pl_ticks();
+    if (now - client->looked < pl_ticks_of_ns(LOOK_AGAIN_NS)) return false;
+    client->looked = now;
+    return pl_lookup_stamp(client->peer[0] ? client->peer : NULL) != client->stamp;
+}
+
+static void expand(struct plait_client *client)
+{
+    struct pl_deadline soon = { .timeout_ms = EXPAND_MS };
+    (void)connect_one(client, &soon, PATIENCE_NONE); /* what we have will do otherwise */
+}
+
+static int check_deadlock(const struct plait_client *client, const struct pl_link *link)
+{
+    if (pl_context.instance == 0 || pl_context.instance != link->peer.instance || !pl_context.alone) return 0;
+    return pl_error(-EDEADLK, "%s is served by this very thread, which would wait for itself: defer the request, call asynchronously, "
+                              "or give the server more threads", client->target_text);
+}
+
+int pl_client_choose(struct plait_client *client, bool first, struct pl_deadline *deadline, struct pl_link **ret_link)
+{
+    bool expanded = false;
+    for (;;) {
+        struct pl_link *link = least_loaded(client, first);
+        if (link != NULL && link->outstanding > 0 && !first && !expanded && may_expand(client, link)) {
+            expanded = true;
+            expand(client);
+            continue;
+        }
+        if (link != NULL) {
+            int r = check_deadlock(client, link);
+            if (r < 0) return r;
+            *ret_link = link;
+            return 0;
+        }
+        int r = client->connecting ? wait_for_connecting(client, deadline) : connect_one(client, deadline, PATIENCE_AGAIN);
+        if (r < 0 && !(client->link_count > 0)) return r;
+        if (r < 0 && pl_clock_ns() >= pl_deadline_ns(deadline)) return r;
+    }
+}

@@ -1,0 +1,197 @@
+/* wait: one leader receives for all; followers sleep on a word of their own. */
+#include "base/error.h"
+#include "base/futex.h"
+#include "client/client.h"
+
+#include <errno.h>
+
+enum { LOOK_NS = 16000 };
+
+uint64_t pl_deadline_ns(struct pl_deadline *deadline)
+{
+    if (deadline->ns == 0) deadline->ns = pl_clock_deadline(deadline->timeout_ms, PL_CALL_MS);
+    return deadline->ns;
+}
+
+void pl_waiter_wake(struct pl_waiter *waiter)
+{
+    atomic_store_explicit(&waiter->woken, 1, memory_order_release); /* R_WAIT1: pairs with A_WAIT1 */
+    pl_futex_wake(&waiter->woken, 1);
+}
+
+/* Nobody reads for those who wait: the first of them shall. */
+static void hand_on(struct plait_client *client)
+{
+    if (client->leading || pl_list_empty(&client->waiters)) return;
+    pl_waiter_wake(pl_container_of(client->waiters.next, struct pl_waiter, link));
+}
+
+void pl_client_wake_waiters(struct plait_client *client)
+{
+    pl_list_each(item, &client->waiters)
+    {
+        struct pl_waiter *waiter = pl_container_of(item, struct pl_waiter, link);
+        if (waiter->for_room) pl_waiter_wake(waiter);
+    }
+}
+
+struct looker {
+    struct pl_transport *transports[PL_LINKS_MAX];
+    unsigned count;
+};
+
+static void snapshot(struct plait_client *client, struct looker *looker)
+{
+    looker->count = 0;
+    pl_list_each(item, &client->links)
+    {
+        struct pl_link *link = pl_container_of(item, struct pl_link, link);
+        if (!link->down && looker->count < PL_LINKS_MAX) looker->transports[looker->count++] = link->connection.transport;
+    }
+}
+
+static bool any_ready(const struct looker *looker)
+{
+    for (unsigned i = 0; i < looker->count; i++)
+        if (looker->transports[i]->bell >= 0 && looker->transports[i]->ops->ready(looker->transports[i])) return true;
+    return false;
+}
+
+static bool worth_spinning(const struct looker *looker)
+{
+    for (unsigned i = 0; i < looker->count; i++)
+        if (looker->transports[i]->ops->may_spin(looker->transports[i])) return true;
+    return false;
+}
+
+/* Without the lock: looks until something is there, epoll tells something, or BUDGET ticks are over. */
+static bool spin(struct plait_client *client, const struct looker *looker, uint64_t start, uint64_t budget)
+{
+    uint64_t step = pl_ticks_of_ns(LOOK_NS), looked = start;
+    for (;;) {
+        for (int i = 0; i < 16; i++) {
+            if (any_ready(looker)) return true;
+            pl_pause();
+        }
+        uint64_t now = pl_ticks();
+        if (now - start > budget) return false;
+        if (now - looked > step) {
+            if (pl_loop_wait(&client->loop, 0) != 0) return true;
+            looked = now;
+        }
+    }
+}
+
+static uint64_t until(struct plait_client *client, struct pl_deadline *deadline)
+{
+    uint64_t ns = pl_deadline_ns(deadline);
+    if (client->async_count && client->next_deadline < ns) ns = client->next_deadline;
+    if (!pl_list_empty(&client->resend) && client->resend_at < ns) ns = client->resend_at;
+    return ns;
+}
+
+static void awake_links(struct plait_client *client)
+{
+    pl_list_each(item, &client->links)
+    {
+        struct pl_link *link = pl_container_of(item, struct pl_link, link);
+        if (!link->down) link->connection.transport->ops->awake(link->connection.transport);
+    }
+}
+
+static bool rest_links(struct plait_client *client)
+{
+    bool resting = true;
+    pl_list_each(item, &client->links)
+    {
+        struct pl_link *link = pl_container_of(item, struct pl_link, link);
+        if (!link->down && !link->connection.transport->ops->sleep(link->connection.transport)) resting = false;
+    }
+    return resting;
+}
+
+void pl_client_rest(struct plait_client *client)
+{
+    if (!rest_links(client)) pl_client_ring_ready(client);
+}
+
+/* One round as the leader, lock held on entry and return: receives; if nothing came, waits for something. */
+static int lead_round(struct plait_client *client, struct pl_deadline *deadline)
+{
+    struct looker looker;
+    pl_client_reap(client);
+    if (pl_client_pump(client)) return 0;
+    uint64_t start = pl_ticks(), budget = pl_spin_begin(&client->spin, start);
+    snapshot(client, &looker);
+    client->loop.ready_count = client->loop.ready_next = 0;
+    if (budget > 0 && worth_spinning(&looker)) {
+        if (deadline->timeout_ms > 0 && (uint64_t)deadline->timeout_ms < 1000) {
+            uint64_t most = pl_ticks_of_ns((uint64_t)deadline->timeout_ms * 1000000);
+            if (budget > most) budget = most;
+        }
+        client->asleep = true;
+        pthread_mutex_unlock(&client->lock);
+        bool found = spin(client, &looker, start, budget);
+        pthread_mutex_lock(&client->lock);
+        client->asleep = false;
+        if (found) {
+            pl_spin_end(&client->spin, pl_ticks(), PL_SPIN_AWAKE);
+            pl_loop_run_ready(&client->loop);
+            (void)pl_client_pump(client);
+            return 0;
+        }
+    }
+    if (!rest_links(client)) {
+        awake_links(client);
+        pl_spin_end(&client->spin, pl_ticks(), PL_SPIN_AWAKE);
+        return 0;
+    }
+    uint64_t wake_ns = until(client, deadline);
+    client->asleep = true;
+    pthread_mutex_unlock(&client->lock);
+    int r = pl_loop_wait(&client->loop, wake_ns);
+    pthread_mutex_lock(&client->lock);
+    client->asleep = false;
+    awake_links(client);
+    pl_spin_end(&client->spin, pl_ticks(), r > 0 ? PL_SPIN_SLEPT : PL_SPIN_OTHER);
+    pl_loop_run_ready(&client->loop);
+    (void)pl_client_pump(client);
+    if (client->async_count || !pl_list_empty(&client->resend)) pl_client_expire(client);
+    return r < 0 ? r : 0;
+}
+
+/* Sleeps until its call is filed, it shall lead, or (without a call) something moved. */
+static int follow(struct plait_client *client, struct pl_call *call, struct pl_deadline *deadline)
+{
+    struct pl_waiter own = { .woken = 0, .for_room = call == NULL };
+    uint64_t ns = pl_deadline_ns(deadline);
+    pl_list_append(&client->waiters, &own.link);
+    if (call) call->waiter = &own;
+    pthread_mutex_unlock(&client->lock);
+    int r = pl_futex_wait(&own.woken, 0, ns);
+    (void)atomic_load_explicit(&own.woken, memory_order_acquire); /* A_WAIT1: pairs with R_WAIT1 */
+    pthread_mutex_lock(&client->lock);
+    if (call) call->waiter = NULL;
+    pl_list_remove(&own.link);
+    return r == -ETIMEDOUT ? r : 0;
+}
+
+int pl_client_wait(struct plait_client *client, struct pl_call *call, struct pl_deadline *deadline)
+{
+    int r = 0;
+    bool first = true;
+    while (r == 0 && (call != NULL ? !call->done : first)) {
+        if (client->leading) {
+            r = follow(client, call, deadline);
+        } else {
+            client->leading = true;
+            r = lead_round(client, deadline);
+            client->leading = false;
+            if (r == 0 && (call == NULL || !call->done) && deadline->ns != 0 && pl_clock_ns() >= deadline->ns) r = -ETIMEDOUT;
+        }
+        first = false;
+    }
+    if (call != NULL && call->done) r = 0;
+    hand_on(client);
+    return r;
+}

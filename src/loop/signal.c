@@ -1,0 +1,100 @@
+#include "loop/signal.h"
+
+#include "base/error.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stddef.h>
+#include <stdatomic.h>
+#include <unistd.h>
+
+/* Read by the handler: a slot is live while its wake_fd is not 0 (stored as fd + 1). `running` counts handlers
+ * at work in any thread, so that release can wait until none of them still holds the old descriptor. */
+static struct {
+    bool used;
+    _Atomic int caught;
+    _Atomic int wake_fd;
+} catchers[PL_SIGNAL_CATCHERS];
+static _Atomic int running;
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static int users;
+static const int caught_signals[2] = { SIGINT, SIGTERM };
+static struct sigaction before[2];
+static bool installed[2];
+
+static void on_signal(int number)
+{
+    int saved = errno;
+    uint64_t one = 1;
+    (void)number;
+    atomic_fetch_add(&running, 1); /* F_SIG1: seq_cst against F_SIG2 in release */
+    for (int i = 0; i < PL_SIGNAL_CATCHERS; i++) {
+        int fd = atomic_load(&catchers[i].wake_fd); /* F_SIG1: as above */
+        if (fd == 0) continue;
+        atomic_store(&catchers[i].caught, 1); /* F_SIG1: as above */
+        (void)!write(fd - 1, &one, sizeof(one));
+    }
+    atomic_fetch_sub(&running, 1); /* F_SIG1: as above */
+    errno = saved;
+}
+
+static void install(void)
+{
+    for (int i = 0; i < 2; i++) {
+        struct sigaction ours = { .sa_handler = on_signal, .sa_flags = SA_RESTART };
+        sigemptyset(&ours.sa_mask);
+        installed[i] = sigaction(caught_signals[i], NULL, &before[i]) == 0 && before[i].sa_handler == SIG_DFL &&
+                       sigaction(caught_signals[i], &ours, NULL) == 0;
+    }
+}
+
+static void restore(void)
+{
+    for (int i = 0; i < 2; i++)
+        if (installed[i]) sigaction(caught_signals[i], &before[i], NULL);
+}
+
+int pl_signal_catch(int wake_fd)
+{
+    int ticket = -1;
+    pthread_mutex_lock(&lock);
+    for (int i = 0; i < PL_SIGNAL_CATCHERS && ticket < 0; i++)
+        if (!catchers[i].used) ticket = i;
+    if (ticket >= 0) {
+        catchers[ticket].used = true;
+        atomic_store(&catchers[ticket].caught, 0);             /* F_SIG2: seq_cst against F_SIG1 */
+        atomic_store(&catchers[ticket].wake_fd, wake_fd + 1);  /* F_SIG2: seq_cst against F_SIG1 */
+        if (users++ == 0) install();
+    }
+    pthread_mutex_unlock(&lock);
+    if (ticket < 0)
+        return pl_error(-EAGAIN, "more than %d servers in plait_server_run() at once: use plait_server_start()",
+                        PL_SIGNAL_CATCHERS);
+    return ticket;
+}
+
+bool pl_signal_caught(int ticket)
+{
+    return atomic_load(&catchers[ticket].caught) != 0; /* F_SIG2: seq_cst against F_SIG1 */
+}
+
+void pl_signal_release(int ticket)
+{
+    if (ticket < 0) return;
+    pthread_mutex_lock(&lock);
+    if (--users == 0) restore();
+    atomic_store(&catchers[ticket].wake_fd, 0); /* F_SIG2: seq_cst against F_SIG1 */
+    while (atomic_load(&running) != 0)          /* F_SIG2: a handler takes microseconds and holds no lock */
+        sched_yield();
+    catchers[ticket].used = false;
+    pthread_mutex_unlock(&lock);
+}
+
+void pl_signal_block_all(sigset_t *ret_before)
+{
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, ret_before);
+}

@@ -1,0 +1,221 @@
+/* reactor: a thread's loop: serve who is awake, look at epoll, spin while it pays, sleep.
+ *
+ * A session is awake while frames may come without a doorbell. When none came for the spin budget, each awake
+ * session announces its sleep (and is looked at once more, or a frame committed just then would be slept over);
+ * then epoll waits. While it spins or is busy, a reactor looks at epoll every 16 µs.
+ */
+#include "base/clock.h"
+#include "base/error.h"
+#include "loop/signal.h"
+#include "server/server.h"
+
+#include <errno.h>
+#include <stdio.h>
+
+enum { LOOK_NS = 16000 };
+
+static void on_wake(struct pl_wake *wake)
+{
+    struct pl_reactor *reactor = pl_container_of(wake, struct pl_reactor, wake);
+    struct plait_server *server = reactor->server;
+    struct pl_list taken;
+    pl_list_init(&taken);
+    pthread_mutex_lock(&reactor->inbox_lock);
+    pl_list_splice(&taken, &reactor->inbox);
+    pl_list_each(item, &taken) pl_container_of(item, struct pl_session, knock)->knocking = false;
+    /* From here on a session may knock again, which would move it out of our list: take one at a time. */
+    struct pl_list *item;
+    while ((item = pl_list_take(&taken)) != NULL) {
+        struct pl_session *session = pl_container_of(item, struct pl_session, knock);
+        pthread_mutex_unlock(&reactor->inbox_lock);
+        pl_session_adopt(session);
+        pl_session_unref(session);
+        pthread_mutex_lock(&reactor->inbox_lock);
+    }
+    pthread_mutex_unlock(&reactor->inbox_lock);
+    if (atomic_load_explicit(&server->throttled, memory_order_relaxed)) /* relaxed: a wake-up follows each release */
+        pl_list_each(other, &reactor->sessions)
+            pl_session_set_pause(pl_container_of(other, struct pl_session, link), PL_PAUSE_INBOUND, false);
+    if (server->accept_paused && reactor->index == 0) pl_listener_free_descriptor(server);
+}
+
+void pl_reactor_knock(struct pl_reactor *reactor, struct pl_session *session)
+{
+    pthread_mutex_lock(&reactor->inbox_lock);
+    bool first = !session->knocking;
+    if (first) {
+        session->knocking = true;
+        atomic_fetch_add_explicit(&session->references, 1, memory_order_relaxed); /* relaxed: the caller holds one */
+        pl_list_append(&reactor->inbox, &session->knock);
+    }
+    pthread_mutex_unlock(&reactor->inbox_lock);
+    if (first) pl_wake_up(&reactor->wake);
+}
+
+static void on_stall_timer(struct pl_timer *timer)
+{
+    struct pl_reactor *reactor = pl_container_of(timer, struct pl_reactor, stall_timer);
+    uint64_t now = pl_clock_ns();
+    pl_list_each(item, &reactor->stalled) pl_session_check_stall(pl_container_of(item, struct pl_session, stall), now);
+    if (!pl_list_empty(&reactor->stalled)) (void)pl_timer_set(&reactor->loop, timer, now + (uint64_t)PL_STALL_MS * 250000);
+}
+
+static void on_grace_over(struct pl_timer *timer)
+{
+    struct pl_reactor *reactor = pl_container_of(timer, struct pl_reactor, grace_timer);
+    pl_list_each(item, &reactor->sessions) pl_session_end(pl_container_of(item, struct pl_session, link));
+}
+
+int pl_reactor_init(struct pl_reactor *reactor, struct plait_server *server, unsigned index, int64_t spin_us)
+{
+    reactor->server = server;
+    reactor->index = index;
+    reactor->stall_timer.due = on_stall_timer;
+    reactor->grace_timer.due = on_grace_over;
+    pl_list_init(&reactor->sessions);
+    pl_list_init(&reactor->awake);
+    pl_list_init(&reactor->stalled);
+    pl_list_init(&reactor->inbox);
+    pthread_mutex_init(&reactor->inbox_lock, NULL);
+    pl_spin_init(&reactor->spin, spin_us);
+    int r = pl_loop_init(&reactor->loop);
+    return r < 0 ? r : pl_wake_init(&reactor->wake, &reactor->loop, on_wake);
+}
+
+void pl_reactor_deinit(struct pl_reactor *reactor)
+{
+    struct pl_list *item;
+    if (reactor->server == NULL) return;
+    pl_list_each(session, &reactor->sessions) pl_session_end(pl_container_of(session, struct pl_session, link));
+    while ((item = pl_list_take(&reactor->inbox)) != NULL) {
+        struct pl_session *session = pl_container_of(item, struct pl_session, knock);
+        pl_session_end(session);
+        pl_session_unref(session);
+    }
+    pl_wake_deinit(&reactor->wake, &reactor->loop);
+    pl_loop_deinit(&reactor->loop);
+    pthread_mutex_destroy(&reactor->inbox_lock);
+}
+
+static bool serve_awake(struct pl_reactor *reactor)
+{
+    bool received = false;
+    pl_list_each(item, &reactor->awake) received |= pl_session_serve(pl_container_of(item, struct pl_session, awake));
+    return received;
+}
+
+static void look(struct pl_reactor *reactor)
+{
+    if (pl_loop_wait(&reactor->loop, 0) > 0) pl_loop_run_ready(&reactor->loop);
+    reactor->looked = pl_ticks();
+}
+
+/* Only shared memory with the peer on another CPU is worth it. Sessions that cannot gain leave the awake list. */
+static bool worth_spinning(struct pl_reactor *reactor)
+{
+    unsigned gains = 0;
+    pl_list_each(item, &reactor->awake)
+    {
+        struct pl_session *session = pl_container_of(item, struct pl_session, awake);
+        struct pl_transport *transport = session->connection.transport;
+        if (transport->ops->may_spin(transport)) gains++;
+        else (void)pl_session_rest(session);
+    }
+    return gains > 0 && reactor->awake_count <= PL_SPIN_SESSIONS;
+}
+
+/* Looks for BUDGET ticks whether something comes by itself. */
+static bool spin(struct pl_reactor *reactor, uint64_t start, uint64_t budget)
+{
+    uint64_t step = pl_ticks_of_ns(LOOK_NS);
+    for (;;) {
+        for (int i = 0; i < 16; i++) {
+            pl_list_each(item, &reactor->awake)
+            {
+                struct pl_transport *transport = pl_container_of(item, struct pl_session, awake)->connection.transport;
+                if (transport->ops->ready(transport)) return true;
+            }
+            pl_pause();
+        }
+        uint64_t now = pl_ticks();
+        if (now - start > budget) return false;
+        if (now - reactor->looked > step) {
+            unsigned awake = reactor->awake_count;
+            look(reactor);
+            if (reactor->awake_count != awake || awake == 0) return true;
+        }
+    }
+}
+
+/* Nothing was there to serve: spins, announces sleep, sleeps. */
+static int wait_for_work(struct pl_reactor *reactor, uint64_t deadline_ns)
+{
+    uint64_t start = pl_ticks(), budget = pl_spin_begin(&reactor->spin, start);
+    bool found = budget > 0 && reactor->awake_count > 0 && worth_spinning(reactor) && spin(reactor, start, budget);
+    if (!found) {
+        pl_reactor_rest(reactor);
+        found = reactor->awake_count > 0; /* something came while its sleep was announced */
+    }
+    if (found) {
+        pl_spin_end(&reactor->spin, pl_ticks(), PL_SPIN_AWAKE);
+        return 0;
+    }
+    int r = pl_loop_wait(&reactor->loop, deadline_ns);
+    reactor->looked = pl_ticks();
+    pl_spin_end(&reactor->spin, reactor->looked, r > 0 ? PL_SPIN_SLEPT : PL_SPIN_OTHER);
+    pl_loop_run_ready(&reactor->loop);
+    return r < 0 ? r : 0;
+}
+
+void pl_reactor_rest(struct pl_reactor *reactor)
+{
+    pl_list_each(item, &reactor->awake) (void)pl_session_rest(pl_container_of(item, struct pl_session, awake));
+}
+
+static void begin_drain(struct pl_reactor *reactor)
+{
+    struct plait_server *server = reactor->server;
+    int64_t grace = atomic_load_explicit(&server->grace, memory_order_relaxed); /* ordered by A_STOP1 */
+    reactor->draining = true;
+    if (reactor->index == 0) {
+        pl_claim_withdraw(&server->claim);
+        pl_listener_stop(server);
+    }
+    (void)pl_timer_set(&reactor->loop, &reactor->grace_timer, pl_clock_deadline(grace, PL_GRACE_MS));
+    pl_list_each(item, &reactor->sessions) pl_session_drain(pl_container_of(item, struct pl_session, link));
+}
+
+static bool inbox_empty(struct pl_reactor *reactor)
+{
+    pthread_mutex_lock(&reactor->inbox_lock);
+    bool empty = pl_list_empty(&reactor->inbox);
+    pthread_mutex_unlock(&reactor->inbox_lock);
+    return empty;
+}
+
+int pl_reactor_round(struct pl_reactor *reactor, uint64_t deadline_ns)
+{
+    if (__builtin_expect(atomic_load_explicit(&reactor->server->stopping, memory_order_acquire), 0)) { /* A_STOP1: pairs with R_STOP1 */
+        if (!reactor->draining) begin_drain(reactor);
+        if (pl_list_empty(&reactor->sessions) && inbox_empty(reactor)) {
+            reactor->over = true;
+            return 0;
+        }
+    }
+    if (serve_awake(reactor)) {
+        if (pl_ticks() - reactor->looked > pl_ticks_of_ns(LOOK_NS)) look(reactor);
+        return 0;
+    }
+    return wait_for_work(reactor, deadline_ns);
+}
+
+void *pl_reactor_main(void *argument)
+{
+    struct pl_reactor *reactor = argument;
+    char name[16];
+    snprintf(name, sizeof(name), "plait/%.7s/%u", reactor->server->name, reactor->index);
+    if (reactor->started) pthread_setname_np(pthread_self(), name);
+    while (!reactor->over)
+        if (pl_reactor_round(reactor, PL_NEVER) < 0) break;
+    return NULL;
+}

@@ -1,0 +1,395 @@
+/* request: one request's life: taken, handled, answered or deferred. */
+#include "base/clock.h"
+#include "base/error.h"
+#include "connection/context.h"
+#include "server/server.h"
+#include "wire/name.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- sending ---- */
+
+struct parked {
+    struct pl_list link;
+    struct pl_frame frame;
+    uint8_t body[];
+};
+
+/* While no request of the session is deferred nobody else sends, and the lock is not needed. */
+static bool lock_send(struct pl_session *session)
+{
+    if (atomic_load_explicit(&session->deferred_count, memory_order_acquire) == 0) return false; /* A_DEF1: pairs with R_DEF1 */
+    pthread_mutex_lock(&session->send_lock);
+    return true;
+}
+
+static void unlock_send(struct pl_session *session, bool locked)
+{
+    if (locked) pthread_mutex_unlock(&session->send_lock);
+}
+
+static int park(struct pl_session *session, const struct pl_frame *frame, const void *body)
+{
+    struct parked *parked = malloc(sizeof(*parked) + frame->size);
+    if (parked == NULL) {
+        session->connection.transport->hung_up = true; /* a lost answer must not go unnoticed */
+        pl_reactor_knock(session->reactor, session);
+        return pl_error(-ENOMEM, "no memory to keep an answer of %u bytes", frame->size);
+    }
+    parked->frame = *frame;
+    if (frame->size) memcpy(parked->body, body, frame->size);
+    pl_list_append(&session->parked, &parked->link);
+    pl_count(&session->counters->parked, 1);
+    pl_reactor_knock(session->reactor, session);
+    return 0;
+}
+
+int pl_session_send(struct pl_session *session, const struct pl_frame *frame, const void *body)
+{
+    struct pl_transport *transport = session->connection.transport;
+    if (!pl_list_empty(&session->parked)) return park(session, frame, body);
+    int r = transport->ops->send(transport, frame, body, false);
+    if (r == PL_TRANSPORT_FULL) return park(session, frame, body);
+    if (r == PL_TRANSPORT_OK) r = transport->ops->flush(transport);
+    if (__builtin_expect(r == PL_TRANSPORT_OK, 1)) return 0;
+    if (r < 0) transport->hung_up = true;
+    pl_reactor_knock(session->reactor, session); /* to watch for room, or to end it */
+    return r < 0 ? r : 0;
+}
+
+int pl_session_flush_parked(struct pl_session *session)
+{
+    struct pl_transport *transport = session->connection.transport;
+    bool locked = lock_send(session);
+    int r = transport->ops->flush(transport);
+    while (r >= 0 && !pl_list_empty(&session->parked)) {
+        struct parked *parked = pl_container_of(session->parked.next, struct parked, link);
+        r = transport->ops->send(transport, &parked->frame, parked->body, false);
+        if (r != PL_TRANSPORT_OK) break;
+        pl_list_remove(&parked->link);
+        free(parked);
+        r = transport->ops->flush(transport);
+    }
+    bool parked = !pl_list_empty(&session->parked), pending = transport->ops->pending(transport);
+    unlock_send(session, locked);
+    if (r < 0) return r;
+    pl_session_set_pause(session, PL_PAUSE_PARKED, parked);
+    return pl_connection_want_write(&session->connection, &session->reactor->loop, pending);
+}
+
+void pl_session_drop_parked(struct pl_session *session)
+{
+    struct pl_list *item;
+    while ((item = pl_list_take(&session->parked)) != NULL)
+        free(pl_container_of(item, struct parked, link));
+}
+
+/* ---- answering ---- */
+
+static int send_answer(struct plait_request *request, uint32_t status, plait_encoding encoding, const void *data, size_t size)
+{
+    struct pl_session *session = request->session;
+    char text[128];
+    int r = 0;
+    if (size > session->reply_limit) {
+        r = pl_error(-EMSGSIZE, "an answer of %zu bytes; the caller's limit is max_message=%llu", size,
+                     (unsigned long long)session->reply_limit);
+        size = (size_t)snprintf(text, sizeof(text), "the answer has %zu bytes; this client's max_message is %llu", size,
+                                (unsigned long long)session->reply_limit);
+        data = text;
+        status = PL_STATUS_TOO_LARGE;
+        encoding = PLAIT_UTF8;
+    }
+    struct pl_frame frame = {
+        .size = (uint32_t)size,
+        .kind = PL_FRAME_REPLY,
+        .encoding = (uint8_t)encoding,
+        .method = status,
+        .call = request->message.frame.call,
+        .trace = request->message.frame.trace,
+    };
+    int sent = pl_session_send(session, &frame, data);
+    if (sent == -EINVAL && session->idless) {
+        /* The framing cannot carry it (a newline in a line): the caller learns that instead. */
+        const char *why = pl_error_text();
+        frame.method = PL_STATUS_NO_REPLY;
+        frame.size = (uint32_t)strlen(why);
+        session->connection.transport->hung_up = false;
+        (void)pl_session_send(session, &frame, why);
+    }
+    pl_count(&session->counters->replies, 1);
+    pl_count(&session->counters->bytes_out, size);
+    if (status != PL_STATUS_OK) pl_count(&session->counters->failures, 1);
+    return sent < 0 ? sent : r;
+}
+
+static void give_inbound_back(struct plait_server *server, uint64_t bytes)
+{
+    if (bytes == 0) return;
+    atomic_fetch_sub(&server->inbound, bytes); /* F_INB1: seq_cst against F_INB2 in session.c: freed, then who waits? */
+    if (atomic_load(&server->throttled) == 0) return; /* F_INB1: as above */
+    for (unsigned i = 0; i < server->thread_count; i++)
+        pl_wake_up(&server->reactors[i].wake);
+}
+
+/* From any thread. Frees REQUEST. */
+static int answer_deferred(struct plait_request *request, uint32_t status, plait_encoding encoding, const void *data, size_t size)
+{
+    struct pl_session *session = request->session;
+    int r = 0;
+    pthread_mutex_lock(&session->send_lock);
+    pl_list_remove(&request->link);
+    if (session->dead) {
+        r = pl_error(-ECONNRESET, "the caller of this deferred request is gone");
+    } else {
+        if (!request->one_way) r = send_answer(request, status, encoding, data, size);
+        give_inbound_back(session->server, request->admitted);
+        pl_load_defer(session->server->load, -1);
+        pl_count(&session->counters->outstanding, (uint64_t)-1);
+    }
+    bool dead = session->dead;
+    atomic_fetch_sub(&session->deferred_count, 1); /* R_DEF1: pairs with A_DEF1 in lock_send; F_DEF1 against F_DEF2 */
+    if (!dead && (session->idless || atomic_load(&session->waits))) /* F_DEF1: seq_cst against F_DEF2 in session.c */
+        pl_reactor_knock(session->reactor, session);
+    pthread_mutex_unlock(&session->send_lock);
+    pl_message_release(NULL, &request->message); /* nothing is lent by a transport any more */
+    pl_session_unref(session);
+    free(request);
+    return r;
+}
+
+static int answer(struct plait_request *request, uint32_t status, plait_encoding encoding, const void *data, size_t size)
+{
+    if (pl_forked(&request->session->fork_mark)) return pl_error(-ECHILD, "this request was taken before fork(); answer it in the parent");
+    if (size > PLAIT_MESSAGE_MAX)
+        return pl_error(-EMSGSIZE, "an answer of %zu bytes; the limit is PLAIT_MESSAGE_MAX, %u", size, PLAIT_MESSAGE_MAX);
+    if (request->answered) return pl_error(-EALREADY, "this request is answered already, or was deferred: answer the deferred one");
+    request->answered = true;
+    if (request->deferred) return answer_deferred(request, status, encoding, data, size);
+    if (request->one_way) return 0;
+    bool locked = lock_send(request->session);
+    int r = send_answer(request, status, encoding, data, size);
+    unlock_send(request->session, locked);
+    return r;
+}
+
+int plait_request_reply(plait_request *request, const void *data, size_t size)
+{
+    return answer(request, PL_STATUS_OK, PLAIT_BYTES, data, size);
+}
+
+int plait_request_reply_as(plait_request *request, plait_encoding encoding, const void *data, size_t size)
+{
+    if ((unsigned)encoding > PLAIT_ARRAY) return pl_error(-EINVAL, "unknown encoding %d", (int)encoding);
+    return answer(request, PL_STATUS_OK, encoding, data, size);
+}
+
+static int answer_text(plait_request *request, uint32_t status, const char *format, va_list arguments)
+{
+    char space[1024], *text = space;
+    va_list again;
+    va_copy(again, arguments);
+    int size = vsnprintf(space, sizeof(space), format, arguments);
+    if (size >= (int)sizeof(space)) {
+        text = malloc((size_t)size + 1);
+        if (text != NULL) vsnprintf(text, (size_t)size + 1, format, again);
+    }
+    va_end(again);
+    if (size < 0) return pl_error(-EINVAL, "the format '%s' cannot be printed", format);
+    if (text == NULL) return pl_error(-ENOMEM, "no memory for an answer of %d bytes", size);
+    int r = answer(request, status, PLAIT_UTF8, text, (size_t)size);
+    if (text != space) free(text);
+    return r;
+}
+
+int plait_request_replyf(plait_request *request, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    int r = answer_text(request, PL_STATUS_OK, format, arguments);
+    va_end(arguments);
+    return r;
+}
+
+int plait_request_fail(plait_request *request, uint32_t status, const char *format, ...)
+{
+    va_list arguments;
+    if (status == 0) status = 1;
+    if (status > INT32_MAX) return pl_error(-EINVAL, "status %u: a handler's own are 1 to 0x7fffffff", status);
+    va_start(arguments, format);
+    int r = answer_text(request, status, format, arguments);
+    va_end(arguments);
+    return r;
+}
+
+/* ---- the handler ---- */
+
+void pl_request_refuse(struct pl_session *session, const struct pl_frame *frame, uint32_t status)
+{
+    struct plait_request request = { .session = session, .server = session->server, .message = { .frame = *frame } };
+    const char *text = pl_status_text(status);
+    if (frame->kind != PL_FRAME_CALL) return;
+    bool locked = lock_send(session);
+    (void)send_answer(&request, status, PLAIT_UTF8, text, strlen(text));
+    unlock_send(session, locked);
+}
+
+/* The method that FRAME means, and its name; a NAMED body loses its prefix. NULL: none, or a broken name. */
+static const struct pl_method *find_method(struct plait_request *request, char name[PLAIT_NAME_MAX + 1])
+{
+    struct plait_server *server = request->server;
+    struct pl_message *message = &request->message;
+    if (request->session->method != NULL) {
+        request->method_name = request->session->method->name;
+        return request->session->method;
+    }
+    if (message->frame.flags & PL_FRAME_NAMED) {
+        size_t size = message->size > 0 ? message->body[0] : 0;
+        if (size == 0 || size > PLAIT_NAME_MAX || size + 1 > message->size) return NULL;
+        memcpy(name, message->body + 1, size);
+        name[size] = 0;
+        if (!pl_name_valid_method(name, size)) return NULL;
+        message->body += size + 1;
+        message->size -= size + 1;
+        request->method_name = name;
+        return server->any;
+    }
+    request->method_name = "";
+    if (message->frame.method == PL_METHOD_DEFAULT) return server->fallback;
+    if (message->frame.method >= server->method_count) return NULL;
+    request->method_name = server->methods[message->frame.method].name;
+    return &server->methods[message->frame.method];
+}
+
+void pl_request_run(struct pl_session *session, struct pl_message *message)
+{
+    char name[PLAIT_NAME_MAX + 1];
+    struct pl_reactor *reactor = session->reactor;
+    struct plait_request request = {
+        .session = session,
+        .server = session->server,
+        .message = *message,
+        .arrived = session->batch_ticks,
+        .one_way = message->frame.kind == PL_FRAME_SEND,
+    };
+    const struct pl_method *method = request.method = find_method(&request, name);
+    pl_count(&session->counters->requests, 1);
+    pl_count(&session->counters->bytes_in, request.message.size);
+    if (__builtin_expect(method == NULL, 0)) {
+        pl_request_refuse(session, &message->frame, PL_STATUS_NO_METHOD);
+    } else {
+        struct pl_context before = pl_context;
+        pl_context = (struct pl_context){ .trace = message->frame.trace, .instance = session->server->claim.id,
+                                          .alone = session->server->thread_count == 1 };
+        pl_load_busy(session->server->load, reactor->index, 1);
+        method->handler(&request, method->context);
+        pl_load_busy(session->server->load, reactor->index, 0);
+        pl_context = before;
+        if (__builtin_expect(!request.answered && !request.deferred && !request.one_way, 0))
+            pl_request_refuse(session, &message->frame, PL_STATUS_NO_REPLY);
+    }
+    *message = request.message; /* what it still holds: nothing, if the request was deferred */
+    if (message->admitted) {
+        give_inbound_back(session->server, message->admitted);
+        message->admitted = 0;
+    }
+}
+
+void pl_request_cancel(struct pl_session *session, uint64_t call)
+{
+    bool locked = lock_send(session);
+    pl_list_each(item, &session->deferred)
+    {
+        struct plait_request *request = pl_container_of(item, struct plait_request, link);
+        if (request->message.frame.call == call) atomic_store_explicit(&request->cancelled, true, memory_order_relaxed);
+    }
+    unlock_send(session, locked);
+}
+
+int plait_request_defer(plait_request *request, plait_request **ret_deferred)
+{
+    struct pl_session *session = request->session;
+    if (request->answered) return pl_error(-EALREADY, "this request is answered already");
+    if (request->deferred) return pl_error(-EALREADY, "this request is deferred already");
+    size_t name_size = strlen(request->method_name) + 1;
+    struct plait_request *kept = malloc(sizeof(*kept) + name_size);
+    if (kept == NULL) return pl_error(-ENOMEM, "no memory to defer a request");
+    *kept = *request;
+    kept->deferred = true;
+    kept->method_name = memcpy(kept + 1, request->method_name, name_size);
+    if (kept->message.lent) {
+        uint8_t *body = malloc(request->message.size + 1);
+        if (body == NULL) {
+            free(kept);
+            return pl_error(-ENOMEM, "no memory to keep a request of %zu bytes", request->message.size);
+        }
+        if (request->message.size) memcpy(body, request->message.body, request->message.size);
+        kept->message.body = kept->message.owned = body;
+        kept->message.lent = 0;
+    } else {
+        request->message.owned = NULL;
+        request->message.view.map = NULL;
+    }
+    kept->admitted = request->message.admitted;
+    request->message.admitted = 0;
+    request->deferred = true;
+
+    atomic_fetch_add_explicit(&session->references, 1, memory_order_relaxed); /* relaxed: we hold one already */
+    pthread_mutex_lock(&session->send_lock);
+    pl_list_append(&session->deferred, &kept->link);
+    pl_count(&session->counters->outstanding, 1);
+    atomic_fetch_add(&session->deferred_count, 1); /* F_DEF2: only this thread counts up */
+    pthread_mutex_unlock(&session->send_lock);
+    pl_load_defer(session->server->load, 1);
+    *ret_deferred = kept;
+    return 0;
+}
+
+/* ---- what a handler asks ---- */
+
+plait_bytes plait_request_body(const plait_request *request)
+{
+    return (plait_bytes){ request->message.body, request->message.size };
+}
+
+plait_encoding plait_request_encoding(const plait_request *request)
+{
+    return (plait_encoding)request->message.frame.encoding;
+}
+
+const char *plait_request_method(const plait_request *request)
+{
+    return request->method_name;
+}
+
+uint64_t plait_request_trace(const plait_request *request)
+{
+    return request->message.frame.trace;
+}
+
+int64_t plait_request_time_left(const plait_request *request)
+{
+    if (request->message.frame.time_left == 0) return PLAIT_FOREVER;
+    uint64_t per_ms = pl_ticks_of_ns(1000000);
+    int64_t spent = (int64_t)((pl_ticks() - request->arrived) / (per_ms ? per_ms : 1));
+    int64_t left = (int64_t)request->message.frame.time_left / 100 - spent;
+    return left > 0 ? left : 0;
+}
+
+int plait_request_cancelled(const plait_request *request)
+{
+    struct pl_session *session = request->session;
+    if (plait_request_time_left(request) == 0) return 1;
+    if (request->deferred) return atomic_load_explicit(&request->cancelled, memory_order_relaxed); /* a hint */
+    struct pl_transport *transport = session->connection.transport;
+    return transport->hung_up || transport->ops->cancelled(transport, request->message.lent, request->message.frame.call);
+}
+
+const plait_peer *plait_request_peer(const plait_request *request)
+{
+    return &request->session->peer;
+}

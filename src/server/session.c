@@ -1,0 +1,398 @@
+/* session: one client's connection on its reactor: frames in, order kept, pauses, the end. */
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "server/server.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void on_event(struct pl_connection *connection);
+
+/* ---- coming and going ---- */
+
+static bool admit(void *owner, uint64_t size)
+{
+    struct pl_session *session = owner;
+    struct plait_server *server = session->server;
+    bool waiting = session->paused & PL_PAUSE_INBOUND;
+    /* Announce the wait before looking, so that a release between look and wait is not missed. */
+    if (!waiting) atomic_fetch_add(&server->throttled, 1); /* F_INB2: seq_cst against F_INB1 in request.c */
+    uint64_t used = atomic_fetch_add(&server->inbound, size); /* F_INB2: as above */
+    if (used == 0 || used + size <= server->inbound_max) {
+        atomic_fetch_sub(&server->throttled, 1); /* F_INB2: as above */
+        session->paused &= ~(unsigned)PL_PAUSE_INBOUND;
+        session->admitted += size;
+        return true;
+    }
+    atomic_fetch_sub(&server->inbound, size); /* F_INB2: as above */
+    session->paused |= PL_PAUSE_INBOUND;
+    return false;
+}
+
+struct pl_session *pl_session_new(struct plait_server *server, struct pl_transport *transport, const struct pl_listener *listener,
+                                  pid_t pid, uid_t uid, const char *address)
+{
+    struct pl_session *session = calloc(1, sizeof(*session));
+    if (session == NULL) {
+        transport->ops->close(transport);
+        return NULL;
+    }
+    session->server = server;
+    session->fork_mark = server->fork_hook;
+    session->connection.transport = transport;
+    session->idless = listener->url.framing != PL_FRAMING_PLAIT;
+    session->method = session->idless ? listener->method : NULL;
+    session->reply_limit = PLAIT_MESSAGE_MAX;
+    pthread_mutex_init(&session->send_lock, NULL);
+    pl_list_init(&session->link);
+    pl_list_init(&session->awake);
+    pl_list_init(&session->stall);
+    pl_list_init(&session->knock);
+    pl_list_init(&session->deferred);
+    pl_list_init(&session->parked);
+    atomic_init(&session->references, 1);
+    transport->admit = admit;
+    transport->owner = session;
+
+    snprintf(session->peer_text, sizeof(session->peer_text), "%s", address);
+    session->peer = (plait_peer){ .pid = pid, .uid = uid, .transport = transport->ops->name, .address = session->peer_text };
+    struct pl_status_peer shown = { .pid = pid, .uid = uid, .transport = transport->ops->name,
+                                    .framing = pl_framing_name(listener->url.framing), .name = session->peer_text };
+    session->status = pl_status_connection_add(server->status, &shown);
+    session->counters = pl_status_connection_counters(session->status);
+
+    struct pl_reactor *emptiest = &server->reactors[0];
+    for (unsigned i = 1; i < server->thread_count; i++) {
+        struct pl_reactor *other = &server->reactors[i];
+        /* Relaxed: a guess is good enough to spread connections. */
+        if (atomic_load_explicit(&other->load, memory_order_relaxed) < atomic_load_explicit(&emptiest->load, memory_order_relaxed))
+            emptiest = other;
+    }
+    session->reactor = emptiest;
+    atomic_fetch_add_explicit(&emptiest->load, 1, memory_order_relaxed);
+    return session;
+}
+
+void pl_session_unref(struct pl_session *session)
+{
+    if (atomic_fetch_sub_explicit(&session->references, 1, memory_order_acq_rel) != 1) return; /* R_REF1, A_REF1: the last one sees all */
+    pthread_mutex_destroy(&session->send_lock);
+    free(session);
+}
+
+static void stop_stalling(struct pl_session *session)
+{
+    pl_list_remove(&session->stall);
+    session->stall_since = 0;
+}
+
+static void leave_awake(struct pl_session *session)
+{
+    if (!session->is_awake) return;
+    session->is_awake = false;
+    pl_list_remove(&session->awake);
+    session->reactor->awake_count--;
+}
+
+static void join_awake(struct pl_session *session)
+{
+    if (session->is_awake || session->dead) return;
+    session->is_awake = true;
+    pl_list_append(&session->reactor->awake, &session->awake);
+    session->reactor->awake_count++;
+}
+
+void pl_session_end(struct pl_session *session)
+{
+    struct plait_server *server = session->server;
+    if (session->dead) return;
+    pthread_mutex_lock(&session->send_lock);
+    session->dead = true;
+    pl_session_drop_parked(session);
+    pl_list_each(item, &session->deferred)
+    {
+        struct plait_request *request = pl_container_of(item, struct plait_request, link);
+        atomic_store_explicit(&request->cancelled, true, memory_order_relaxed); /* a hint for its holder */
+        session->admitted += request->admitted;
+        pl_load_defer(server->load, -1);
+    }
+    pthread_mutex_unlock(&session->send_lock);
+    leave_awake(session);
+    stop_stalling(session);
+    if (session->paused & PL_PAUSE_INBOUND) atomic_fetch_sub(&server->throttled, 1); /* F_INB2: against F_INB1 */
+    if (session->admitted) atomic_fetch_sub(&server->inbound, session->admitted);     /* F_INB2: against F_INB1 */
+    pl_connection_close(&session->connection, &session->reactor->loop);
+    pl_status_connection_remove(session->status);
+    session->counters = NULL;
+    pl_list_remove(&session->link);
+    atomic_fetch_sub_explicit(&session->reactor->load, 1, memory_order_relaxed); /* a guess, see above */
+    if (server->accept_paused) pl_wake_up(&server->reactors[0].wake);
+    pl_session_unref(session);
+}
+
+/* The protocol was broken, or the connection failed: say so where somebody looks. */
+static void fail(struct pl_session *session, int error)
+{
+    if (error == -EPROTO || error == -EMSGSIZE) {
+        pl_count(&session->counters->protocol_errors, 1);
+        pl_log(PLAIT_LOG_INFO, "%s: connection of %s ended: %s", session->server->name, session->peer_text, pl_error_text());
+    }
+    pl_session_end(session);
+}
+
+/* ---- pauses ---- */
+
+/* A paused session receives nothing; on a socket its readiness isn't watched, or epoll would not rest. */
+void pl_session_set_pause(struct pl_session *session, unsigned bit, bool on)
+{
+    unsigned before = session->paused;
+    session->paused = on ? before | bit : before & ~bit;
+    if ((session->paused != 0) == (before != 0)) return;
+    if (session->connection.transport->bell < 0) {
+        uint32_t events = session->connection.socket.events & ~(uint32_t)(EPOLLIN | EPOLLRDHUP);
+        if (!session->paused) events |= EPOLLIN | EPOLLRDHUP;
+        (void)pl_loop_change(&session->reactor->loop, &session->connection.socket, events ? events : EPOLLERR);
+    }
+    if (session->paused) {
+        leave_awake(session);
+    } else {
+        session->connection.transport->ops->readable(session->connection.transport);
+        join_awake(session);
+    }
+}
+
+/* Whether `outstanding` or the order of an idless framing holds the session up. */
+static void check_deferred(struct pl_session *session)
+{
+    uint32_t deferred = atomic_load_explicit(&session->deferred_count, memory_order_acquire); /* A_DEF1: pairs with R_DEF1 */
+    bool full = deferred >= session->server->outstanding_max, order = session->idless && deferred > 0;
+    if (full || order || session->input_over || session->drained) {
+        atomic_store(&session->waits, true);            /* F_DEF2: then look again, against F_DEF1 in request.c */
+        deferred = atomic_load(&session->deferred_count); /* F_DEF2: as above */
+        full = deferred >= session->server->outstanding_max;
+        order = session->idless && deferred > 0;
+    } else if (atomic_load_explicit(&session->waits, memory_order_relaxed)) { /* relaxed: only this thread sets it */
+        atomic_store_explicit(&session->waits, false, memory_order_relaxed);
+    }
+    pl_session_set_pause(session, PL_PAUSE_FULL, full);
+    pl_session_set_pause(session, PL_PAUSE_ORDER, order);
+}
+
+/* After END or GOAWAY: is there anything left to answer or to send? */
+static bool finished(struct pl_session *session)
+{
+    if (!session->input_over && !session->drained) return false;
+    if (!pl_list_empty(&session->parked) || session->connection.transport->ops->pending(session->connection.transport)) return false;
+    atomic_store(&session->waits, true);                 /* F_DEF2: then look, against F_DEF1 in request.c */
+    return atomic_load(&session->deferred_count) == 0;   /* F_DEF2: as above */
+}
+
+void pl_session_adopt(struct pl_session *session)
+{
+    struct pl_reactor *reactor = session->reactor;
+    if (session->dead) return;
+    if (!session->listed) {
+        struct pl_transport *transport = session->connection.transport;
+        session->listed = true;
+        pl_list_append(&reactor->sessions, &session->link);
+        /* On failure the transport is closed already; end does the rest. */
+        if (pl_connection_open(&session->connection, transport, session->peer.pid, &reactor->loop, on_event) < 0) {
+            pl_session_end(session);
+            return;
+        }
+        join_awake(session);
+        if (reactor->draining) pl_session_drain(session);
+        return;
+    }
+    if (session->connection.transport->hung_up && !pl_list_empty(&session->parked)) {
+        pl_session_end(session);
+        return;
+    }
+    int r = pl_session_flush_parked(session);
+    if (r < 0) {
+        fail(session, r);
+        return;
+    }
+    check_deferred(session);
+    if (finished(session) && session->input_over) pl_session_end(session);
+    else if (!session->paused) join_awake(session);
+}
+
+static void on_event(struct pl_connection *connection)
+{
+    struct pl_session *session = pl_container_of(connection, struct pl_session, connection);
+    struct pl_transport *transport = connection->transport;
+    if (transport->ops->pending(transport) || !pl_list_empty(&session->parked)) {
+        int r = pl_session_flush_parked(session);
+        if (r < 0) {
+            fail(session, r);
+            return;
+        }
+    }
+    if ((session->input_over && finished(session)) || (transport->hung_up && session->paused & PL_PAUSE_PARKED)) {
+        pl_session_end(session);
+        return;
+    }
+    if (session->paused) return;
+    transport->ops->awake(transport);
+    join_awake(session);
+}
+
+/* ---- receiving ---- */
+
+/* The peer sends no more. Shared memory: it is dead, nobody waits for what is deferred. */
+static void input_over(struct pl_session *session)
+{
+    session->input_over = true;
+    leave_awake(session);
+    pl_session_set_pause(session, PL_PAUSE_ORDER, true);
+    if (session->connection.transport->bell >= 0 || finished(session)) pl_session_end(session);
+}
+
+static bool may_be_late(struct pl_session *session, const struct pl_message *message)
+{
+    if (message->frame.time_left == 0 || session->connection.transport->bell < 0) return false;
+    uint64_t waited = pl_ticks() - session->batch_ticks;
+    return waited > pl_ticks_of_ns(10000) * message->frame.time_left;
+}
+
+static void take(struct pl_session *session, struct pl_message *message)
+{
+    struct pl_transport *transport = session->connection.transport;
+    const struct pl_frame *frame = &message->frame;
+    bool call = frame->kind == PL_FRAME_CALL;
+    if (session->drained && call && session->taken >= session->taken_limit) {
+        session->taken++;
+        return; /* beyond the GOAWAY: the client runs it elsewhere */
+    }
+    session->taken++;
+    bool gone = transport->hung_up && transport->bell >= 0;
+    if (call && (gone || may_be_late(session, message))) {
+        /* Its time was over before it ran, or nobody is there to be answered. */
+        pl_count(&session->counters->dropped, 1);
+        if (!gone) pl_request_refuse(session, frame, PL_STATUS_TOO_LATE);
+        return;
+    }
+    pl_transport_shm_taken(transport, session->taken);
+    pl_request_run(session, message);
+    session->reactor->handled++;
+}
+
+static int handle(struct pl_session *session, struct pl_message *message)
+{
+    switch (message->frame.kind) {
+    case PL_FRAME_CALL:
+    case PL_FRAME_SEND:
+        session->admitted -= message->admitted <= session->admitted ? message->admitted : session->admitted;
+        take(session, message);
+        return 0;
+    case PL_FRAME_CANCEL:
+        pl_request_cancel(session, message->frame.call);
+        return 0;
+    default:
+        return pl_error(-EPROTO, "a client sent a frame of kind %d", message->frame.kind);
+    }
+}
+
+static void note_stall(struct pl_session *session)
+{
+    struct pl_transport *transport = session->connection.transport;
+    bool middle = transport->partial || transport->ops->pending(transport);
+    if (!middle) {
+        if (session->stall_since) stop_stalling(session);
+        return;
+    }
+    if (session->stall_since) return;
+    struct pl_reactor *reactor = session->reactor;
+    session->stall_since = pl_clock_ns();
+    session->stall_moved = *transport->moved;
+    pl_list_append(&reactor->stalled, &session->stall);
+    if (reactor->stall_timer.place == 0)
+        (void)pl_timer_set(&reactor->loop, &reactor->stall_timer, session->stall_since + (uint64_t)PL_STALL_MS * 1000000);
+}
+
+void pl_session_check_stall(struct pl_session *session, uint64_t now_ns)
+{
+    struct pl_transport *transport = session->connection.transport;
+    if (*transport->moved != session->stall_moved || session->paused & (PL_PAUSE_INBOUND | PL_PAUSE_ORDER | PL_PAUSE_FULL)) {
+        session->stall_moved = *transport->moved;
+        session->stall_since = now_ns;
+        if (!transport->partial && !transport->ops->pending(transport)) stop_stalling(session);
+    } else if (now_ns - session->stall_since >= (uint64_t)PL_STALL_MS * 1000000) {
+        pl_log(PLAIT_LOG_INFO, "%s: connection of %s ended: no progress in the middle of a message for %d s",
+               session->server->name, session->peer_text, PL_STALL_MS / 1000);
+        pl_session_end(session);
+    }
+}
+
+bool pl_session_serve(struct pl_session *session)
+{
+    struct pl_transport *transport = session->connection.transport;
+    bool received = false;
+    session->batch_ticks = pl_ticks();
+    for (int i = 0; i < PL_BATCH && !session->paused; i++) {
+        struct pl_message message;
+        int r = transport->ops->receive(transport, &message);
+        if (r == PL_TRANSPORT_EMPTY) {
+            if (transport->hung_up && transport->bell >= 0) input_over(session);
+            else note_stall(session);
+            if (session->dead) return true;
+            if (session->paused & PL_PAUSE_INBOUND) {
+                session->paused &= ~(unsigned)PL_PAUSE_INBOUND;
+                pl_session_set_pause(session, PL_PAUSE_INBOUND, true);
+            }
+            break;
+        }
+        if (r == PL_TRANSPORT_END) {
+            input_over(session);
+            return true;
+        }
+        if (r == 0) {
+            received = true;
+            r = handle(session, &message);
+            pl_message_release(transport, &message);
+        }
+        if (r < 0) {
+            fail(session, r);
+            return true;
+        }
+        if (__builtin_expect(!pl_list_empty(&session->parked), 0)) pl_session_set_pause(session, PL_PAUSE_PARKED, true);
+        if (atomic_load_explicit(&session->deferred_count, memory_order_relaxed)) check_deferred(session); /* relaxed: a look follows */
+    }
+    if (session->drained && !session->dead && !transport->partial && !transport->ops->ready(transport) && finished(session)) {
+        pl_session_end(session);
+        return true;
+    }
+    return received;
+}
+
+bool pl_session_rest(struct pl_session *session)
+{
+    struct pl_transport *transport = session->connection.transport;
+    if (!transport->ops->sleep(transport)) {
+        transport->ops->awake(transport);
+        return false;
+    }
+    leave_awake(session);
+    return true;
+}
+
+void pl_session_drain(struct pl_session *session)
+{
+    if (session->drained || session->dead) return;
+    session->drained = true;
+    session->taken_limit = session->taken;
+    if (!session->idless) {
+        uint8_t position[8];
+        struct pl_frame frame = { .kind = PL_FRAME_GOAWAY, .size = sizeof(position) };
+        pl_frame_store_u64(position, session->taken_limit);
+        pthread_mutex_lock(&session->send_lock);
+        (void)pl_session_send(session, &frame, position);
+        pthread_mutex_unlock(&session->send_lock);
+    }
+    check_deferred(session);
+    if (!session->paused) join_awake(session); /* its next round ends it when nothing is left */
+}
