@@ -267,9 +267,11 @@ TEST(a_pid_of_another_namespace_is_not_looked_for_in_ours)
 TEST(a_foreign_proc_is_not_asked_about_start_times)
 {
     if (geteuid() != 0) SKIP("needs root");
-    CHECK_INT(unshare(CLONE_NEWPID), 0);
-    pid_t child = fork(); /* pid 1 there, while /proc still shows the old namespace with its pid 1 */
+    pid_t child = fork();
     if (child == 0) {
+        CHECK_INT(unshare(CLONE_NEWPID), 0);
+        pid_t inner = fork(); /* pid 1 there, while /proc still shows the old namespace with its pid 1 */
+        if (inner != 0) _exit(test_wait_child(inner));
         struct pl_entry self;
         CHECK_INT(getpid(), 1);
         pl_entry_self(&self);

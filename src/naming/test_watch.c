@@ -328,11 +328,10 @@ static void *wait_in_thread(void *context)
 
 TEST(threads_that_wait_for_several_names_are_all_told)
 {
-    static char names[4][8];
+    static char names[4][4] = { "n0", "n1", "n2", "n3" };
     pthread_t threads[4];
     TEST_TIMEOUT(120);
     for (int i = 0; i < 4; i++) {
-        snprintf(names[i], sizeof names[i], "n%d", i);
         CHECK_INT(pthread_create(&threads[i], NULL, wait_in_thread, names[i]), 0);
     }
     struct pl_claim claims[4];
