@@ -130,7 +130,7 @@ void pl_session_end(struct pl_session *session)
     pl_list_remove(&session->link);
     atomic_fetch_sub_explicit(&session->reactor->load, 1, memory_order_relaxed); /* a guess, see above */
     if (server->accept_paused) pl_wake_up(&server->reactors[0].wake);
-    pl_session_unref(session);
+    if (session->listed) pl_session_unref(session);
 }
 
 /* The protocol was broken, or the connection failed: say so where somebody looks. */
@@ -197,6 +197,7 @@ void pl_session_adopt(struct pl_session *session)
     if (!session->listed) {
         struct pl_transport *transport = session->connection.transport;
         session->listed = true;
+        atomic_fetch_add_explicit(&session->references, 1, memory_order_relaxed); /* relaxed: the inbox holds one */
         pl_list_append(&reactor->sessions, &session->link);
         /* On failure the transport is closed already; end does the rest. */
         if (pl_connection_open(&session->connection, transport, session->peer.pid, &reactor->loop, on_event) < 0) {
