@@ -28,19 +28,14 @@ int pl_address_resolve(const char *host, uint16_t port, bool passive, struct pl_
     char service[8];
     bool any = strcmp(host, "*") == 0;
     struct addrinfo hints = { .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM };
+    hints.ai_flags = AI_NUMERICSERV | (passive ? AI_PASSIVE : 0);
     if (host[0] == '\0') return pl_error(-EINVAL, "an empty host (give a name, an IP address%s)", passive ? ", or * for every address" : "");
     if (any && !passive) return pl_error(-EINVAL, "host * means every address to listen on; to connect, name one");
     snprintf(service, sizeof service, "%u", port);
 
-    /* Numeric first, so that an IP address never waits for a name server. */
+    /* IP addresses are recognised before any name server is asked. */
     struct addrinfo *list = NULL;
-    int flags = AI_NUMERICSERV | (passive ? AI_PASSIVE : 0);
-    hints.ai_flags = flags | AI_NUMERICHOST;
     int answer = getaddrinfo(any ? NULL : host, service, &hints, &list);
-    if (answer == EAI_NONAME && !any) {
-        hints.ai_flags = flags;
-        answer = getaddrinfo(host, service, &hints, &list);
-    }
     if (answer != 0) return resolver_error(answer, errno, host);
     int count = 0;
     for (struct addrinfo *item = list; item != NULL && count < room; item = item->ai_next) {

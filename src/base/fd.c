@@ -73,7 +73,7 @@ ssize_t pl_fd_send(int socket, const void *data, size_t size, const int *fds, si
     return code == -EAGAIN ? code : pl_error(code, "send: %s", pl_error_word(code));
 }
 
-/* Collects every descriptor of MESSAGE, whatever number of control messages holds them. */
+/* Collects every descriptor of MESSAGE. Linux puts all into one control message, but promises it nowhere. */
 static size_t collect_fds(struct msghdr *message, int seen[FDS_SEEN])
 {
     size_t count = 0;

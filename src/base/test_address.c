@@ -197,10 +197,13 @@ TEST(socket_names_that_do_not_fit_are_refused)
     CHECK_INT(pl_address_unix(&address, path, &directory), -ENAMETOOLONG);
     CHECK_CONTAINS(pl_error_text(), "200 bytes: at most");
     CHECK_INT(pl_address_unix(&address, strrchr(path, '/') + 1, &directory), -ENAMETOOLONG);
+    snprintf(path, sizeof path, "%0108d", 1); /* one more than sun_path holds with its NUL */
+    CHECK_INT(pl_address_unix(&address, path, &directory), -ENAMETOOLONG);
     CHECK_INT(pl_address_unix(&address, "", &directory), -EINVAL);
     CHECK_INT(pl_address_unix(&address, "/tmp/", &directory), -EINVAL);
     CHECK_INT(directory, -7);
 
+    snprintf(path, sizeof path, "%0200d", 1);
     pl_address_unix_at(&address, 3, path); /* never a cut name, never an empty one */
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     CHECK_INT(bind(fd, (const struct sockaddr *)&address.storage, address.size), -1);

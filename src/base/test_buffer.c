@@ -100,6 +100,21 @@ TEST(a_long_stream_through_a_short_buffer_stays_small)
     pl_buffer_deinit(&buffer);
 }
 
+TEST(a_long_queue_that_moves_by_one_byte_is_not_moved_each_time)
+{
+    struct pl_buffer buffer = PL_BUFFER_INIT;
+    TEST_TIMEOUT(20); /* else 2 TB would be copied */
+    CHECK_INT(pl_buffer_reserve(&buffer, 1 << 20), 0);
+    buffer.end += 1 << 20;
+    memset(pl_buffer_data(&buffer), 0, 1 << 20);
+    for (int i = 0; i < 2000000; i++) {
+        pl_buffer_consume(&buffer, 1);
+        CHECK_INT(pl_buffer_append(&buffer, "", 1), 0);
+    }
+    CHECK(buffer.capacity <= 4 << 20);
+    pl_buffer_deinit(&buffer);
+}
+
 TEST(reserve_keeps_what_is_there)
 {
     struct pl_buffer buffer = PL_BUFFER_INIT;
