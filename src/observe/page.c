@@ -63,7 +63,8 @@ static int extend(struct pl_page *page, uint32_t size)
         r = fallocate(page->fd, 0, page->used, size) < 0 ? -errno : 0;
     } while (r == -EINTR && tries-- > 0);
     if (r < 0) return pl_error(r, "status page in %s: %s", page->place.path, pl_error_word(r));
-    if (mmap(page->memory + page->used, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, page->fd, page->used) == MAP_FAILED)
+    if (mmap(page->memory + page->used, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, page->fd, page->used) ==
+        MAP_FAILED)
         return pl_error(-errno, "status page: mmap: %s", pl_error_word(errno));
     madvise(page->memory + page->used, size, MADV_POPULATE_WRITE); /* only saves faults: memory is there by now */
     page->used = (uint32_t)end;
@@ -76,7 +77,8 @@ static struct pl_status_chunk *chunk_header(const struct pl_page *page, uint32_t
 }
 
 /* Appends a chunk; SLOT_SIZE 0: of text, which is not to be seen before its text is. */
-static int append_chunk(struct pl_page *page, enum pl_status_kind kind, uint64_t size, uint32_t slot_size, uint32_t *ret_index)
+static int append_chunk(struct pl_page *page, enum pl_status_kind kind, uint64_t size, uint32_t slot_size,
+                        uint32_t *ret_index)
 {
     uint32_t offset = page->used, index = page->chunk_count;
     if (index == PL_PAGE_CHUNKS_MAX) return pl_error(-ENOSPC, "status page: full at %d chunks", PL_PAGE_CHUNKS_MAX);
@@ -162,9 +164,11 @@ static int fill_file(struct pl_page *page, uint64_t id)
     int r = lock_file(page->fd);
     if (r == 0) r = extend(page, page->unit);
     if (r == 0) fill_head(page, id);
-    if (r == 0) r = append_chunk(page, PL_STATUS_SERVICES, SERVICES_CHUNK, sizeof(struct pl_status_service_slot), &index);
     if (r == 0)
-        r = append_chunk(page, PL_STATUS_CONNECTIONS, CONNECTIONS_CHUNK, sizeof(struct pl_status_connection_slot), &index);
+        r = append_chunk(page, PL_STATUS_SERVICES, SERVICES_CHUNK, sizeof(struct pl_status_service_slot), &index);
+    if (r == 0)
+        r = append_chunk(page, PL_STATUS_CONNECTIONS, CONNECTIONS_CHUNK, sizeof(struct pl_status_connection_slot),
+                         &index);
     return r < 0 ? r : link_file(page, id);
 }
 
@@ -223,7 +227,8 @@ void pl_page_forget(struct pl_page *page)
     page->forgotten = true;
     pl_close(&page->fd);
     pl_place_close(&page->place);
-    if (mmap(page->memory, page->used, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED)
+    if (mmap(page->memory, page->used, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) ==
+        MAP_FAILED)
         mprotect(page->memory, page->used, PROT_NONE); /* better no child than one that writes there */
 }
 
@@ -235,8 +240,8 @@ int pl_page_slot(struct pl_page *page, enum pl_status_kind kind, struct pl_page_
     while (index < page->chunk_count && (page->chunks[index].kind != kind || page->chunks[index].free == 0)) index++;
     if (index == page->chunk_count) {
         int r = kind == PL_STATUS_SERVICES
-            ? append_chunk(page, kind, SERVICES_CHUNK, sizeof(struct pl_status_service_slot), &index)
-            : append_chunk(page, kind, CONNECTIONS_CHUNK, sizeof(struct pl_status_connection_slot), &index);
+                    ? append_chunk(page, kind, SERVICES_CHUNK, sizeof(struct pl_status_service_slot), &index)
+                    : append_chunk(page, kind, CONNECTIONS_CHUNK, sizeof(struct pl_status_connection_slot), &index);
         if (r < 0) return r;
     }
     struct pl_page_chunk *chunk = &page->chunks[index];
@@ -259,7 +264,9 @@ int pl_page_text(struct pl_page *page, const char *const texts[PL_STATUS_TEXTS],
     size_t sizes[PL_STATUS_TEXTS], size = sizeof(struct pl_status_chunk);
     uint32_t index = 0;
     for (int i = 0; i < PL_STATUS_TEXTS; i++) size += sizes[i] = strnlen(texts[i], PL_STATUS_SIZE_MAX / 4);
-    while (index < page->chunk_count && !(page->chunks[index].kind == PL_STATUS_FREE && page->chunks[index].size >= size)) index++;
+    while (index < page->chunk_count &&
+           !(page->chunks[index].kind == PL_STATUS_FREE && page->chunks[index].size >= size))
+        index++;
     if (index == page->chunk_count) {
         int r = append_chunk(page, PL_STATUS_TEXT, size, 0, &index);
         if (r < 0) return r;

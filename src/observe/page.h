@@ -14,20 +14,20 @@ enum { PL_PAGE_CHUNKS_MAX = 1100 };
 struct pl_page_chunk {
     uint32_t offset, size;
     uint32_t kind;
-    uint64_t free;              /* a bit for each slot that is */
+    uint64_t free; /* a bit for each slot that is */
 };
 
 struct pl_page {
-    struct pl_list link;        /* status.c's */
-    int users;                  /* status.c's: objects that point in here */
-    int services;               /* status.c's: of those, services to be seen */
-    bool forgotten;             /* in a forked child: the page is the parent's */
-    int fd;                     /* locked; -1 once unlinked */
+    struct pl_list link; /* status.c's */
+    int users;           /* status.c's: objects that point in here */
+    int services;        /* status.c's: of those, services to be seen */
+    bool forgotten;      /* in a forked child: the page is the parent's */
+    int fd;              /* locked; -1 once unlinked */
     struct pl_place place;
     char name[17];
     uint8_t *memory;
-    uint32_t used;              /* bytes of the file */
-    uint32_t unit;              /* chunk sizes are multiples: the system's page size */
+    uint32_t used; /* bytes of the file */
+    uint32_t unit; /* chunk sizes are multiples: the system's page size */
     uint32_t chunk_count;
     struct pl_page_chunk chunks[PL_PAGE_CHUNKS_MAX];
 };

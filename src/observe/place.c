@@ -55,7 +55,8 @@ int pl_place_open(struct pl_place *ret_place, const struct pl_directory *directo
     if (fstat(directory->fd, &status) < 0) return pl_error(-errno, "%s: %s", directory->path, pl_error_word(errno));
     int r = open_memory(&above, directory->owner, directory->mode);
     if (r < 0) return r;
-    snprintf(name, sizeof name, BORROWED_PREFIX "%llx-%llx", (unsigned long long)status.st_dev, (unsigned long long)status.st_ino);
+    snprintf(name, sizeof name, BORROWED_PREFIX "%llx-%llx", (unsigned long long)status.st_dev,
+             (unsigned long long)status.st_ino);
     r = pl_directory_sub(&above, name, create, &place.fd);
     pl_directory_close(&above);
     if (r < 0) return r;
@@ -82,8 +83,8 @@ static size_t hex_digits(const char *text, size_t length)
     return count > 0 && count <= 16 && (length == 0 || count == length) ? count : 0;
 }
 
-int pl_place_each(const struct pl_place *place, int (*fn)(const struct pl_place *place, const char *name, void *context),
-                  void *context)
+int pl_place_each(const struct pl_place *place,
+                  int (*fn)(const struct pl_place *place, const char *name, void *context), void *context)
 {
     int r = 0;
     int fd = openat(place->fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC); /* a position of its own */
@@ -125,7 +126,7 @@ static bool dead(int fd, const struct stat *status)
     struct pl_status_head head = { 0 };
     if (!S_ISREG(status->st_mode) || status->st_uid != geteuid()) return false;
     bool known = pread(fd, &head, sizeof head, 0) == (ssize_t)sizeof head && head.magic == PL_STATUS_MAGIC &&
-        head.version == PL_STATUS_VERSION;
+                 head.version == PL_STATUS_VERSION;
     return !pl_place_alive(fd, head.pid, head.process_start, known ? head.pid_namespace : 0);
 }
 

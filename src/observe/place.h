@@ -14,11 +14,14 @@
 enum { PL_PLACE_PATH = 640 };
 
 struct pl_place {
-    int fd;                   /* readable; -1 none */
-    bool borrowed;            /* lies under /dev/shm: to be removed when empty */
+    int fd;        /* readable; -1 none */
+    bool borrowed; /* lies under /dev/shm: to be removed when empty */
     char path[PL_PLACE_PATH];
 };
-#define PL_PLACE_NONE { -1, false, "" }
+#define PL_PLACE_NONE                                                                                                  \
+    {                                                                                                                  \
+        -1, false, ""                                                                                                  \
+    }
 
 /* 0; -ENOENT: not there (CREATE: no tmpfs to be had); others as pl_directory_sub. */
 int pl_place_open(struct pl_place *ret_place, const struct pl_directory *directory, bool create);
@@ -30,8 +33,8 @@ void pl_place_tidy(const struct pl_place *place);
 
 /* Calls FN with the name of each page's file (16 hex digits, nothing else) until it returns nonzero, which is
  * then the result; 0 at the end; -errno. */
-int pl_place_each(const struct pl_place *place, int (*fn)(const struct pl_place *place, const char *name, void *context),
-                  void *context);
+int pl_place_each(const struct pl_place *place,
+                  int (*fn)(const struct pl_place *place, const char *name, void *context), void *context);
 
 /* The owner holds a write lock on the open file for life. A forked child that got the descriptor keeps the lock
  * too, so a process of our pid namespace must also be there, with the same start time. */

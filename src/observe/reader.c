@@ -86,14 +86,16 @@ static int parse_head(struct parser *parser, size_t *ret_size)
 {
     struct pl_status_head head;
     struct pl_status_picture *picture = parser->picture;
-    if (parser->copy->size < sizeof head) return pl_error(-EPROTO, "status page: %zu bytes, too short", parser->copy->size);
+    if (parser->copy->size < sizeof head)
+        return pl_error(-EPROTO, "status page: %zu bytes, too short", parser->copy->size);
     memcpy(&head, parser->copy->bytes, sizeof head);
     if (head.magic != PL_STATUS_MAGIC) return pl_error(-EPROTO, "status page: not one (wrong magic)");
     if (head.version != PL_STATUS_VERSION)
         return pl_error(-EPROTO, "status page: version %u, this library reads %d", head.version, PL_STATUS_VERSION);
     if (head.size < sizeof head || head.size % 64 != 0 || head.size > parser->copy->size)
         return pl_error(-EPROTO, "status page: a head of %u bytes", head.size);
-    if (head.counter_count > PL_STATUS_COUNTERS_MAX) return pl_error(-EPROTO, "status page: %u counters", head.counter_count);
+    if (head.counter_count > PL_STATUS_COUNTERS_MAX)
+        return pl_error(-EPROTO, "status page: %u counters", head.counter_count);
     picture->id = head.id;
     picture->created_ms = head.created_ms;
     picture->process_start = head.process_start;
@@ -140,7 +142,8 @@ static int get_chunk(const struct pl_status_copy *copy, size_t offset, struct ch
         chunk.slot_start = get32(at + offsetof(struct pl_status_chunk, slot_start));
         chunk.size = get64(at + offsetof(struct pl_status_chunk, size));
         if (chunk.size < sizeof(struct pl_status_chunk) || chunk.size % 64 != 0 || chunk.size > left)
-            return pl_error(-EPROTO, "status page: a chunk of %llu bytes with %zu left", (unsigned long long)chunk.size, left);
+            return pl_error(-EPROTO, "status page: a chunk of %llu bytes with %zu left", (unsigned long long)chunk.size,
+                            left);
     }
     *ret_chunk = chunk;
     return 0;
@@ -155,8 +158,8 @@ static int check_slots(const struct chunk *chunk, size_t known)
 #endif
     if (chunk->slot_start < sizeof(struct pl_status_chunk) || chunk->slot_size < known || chunk->slot_size % 8 != 0 ||
         end > chunk->size)
-        return pl_error(-EPROTO, "status page: %u slots of %u bytes in a chunk of %llu", chunk->slot_count, chunk->slot_size,
-                        (unsigned long long)chunk->size);
+        return pl_error(-EPROTO, "status page: %u slots of %u bytes in a chunk of %llu", chunk->slot_count,
+                        chunk->slot_size, (unsigned long long)chunk->size);
     return 0;
 }
 
@@ -171,7 +174,8 @@ static int take_texts(const struct pl_status_copy *copy, uint64_t word, char *te
     int r = get_chunk(copy, (size_t)offset, &chunk);
     if (r < 0) return r;
     const uint8_t *at = copy->bytes + offset;
-    if (chunk.kind != PL_STATUS_TEXT || get32(at + offsetof(struct pl_status_chunk, generation)) != word >> 32) return 1;
+    if (chunk.kind != PL_STATUS_TEXT || get32(at + offsetof(struct pl_status_chunk, generation)) != word >> 32)
+        return 1;
     uint64_t used = sizeof(struct pl_status_chunk);
     for (int i = 0; i < PL_STATUS_TEXTS; i++) {
         uint32_t size = get32(at + offsetof(struct pl_status_chunk, text_size) + (size_t)i * sizeof(uint32_t));
@@ -198,7 +202,8 @@ static int parse_service(struct parser *parser, size_t offset)
     if (get64(at + offsetof(struct pl_status_service_slot, id)) == 0) return 0;
     if (picture->service_count == PL_STATUS_SERVICES_MAX)
         return pl_error(-EPROTO, "status page: more than %d services", PL_STATUS_SERVICES_MAX);
-    int r = need_room((void **)&picture->services, picture->service_count, &parser->services_room, sizeof *picture->services);
+    int r = need_room((void **)&picture->services, picture->service_count, &parser->services_room,
+                      sizeof *picture->services);
     if (r < 0) return r;
     struct pl_status_service_picture *service = &picture->services[picture->service_count];
     *service = (struct pl_status_service_picture){
@@ -258,7 +263,8 @@ static int parse_connection(struct parser *parser, size_t offset)
 }
 
 /* Walks all chunks and gives each slot of KIND to FN. */
-static int each_slot(struct parser *parser, size_t offset, uint32_t kind, size_t known, int (*fn)(struct parser *, size_t))
+static int each_slot(struct parser *parser, size_t offset, uint32_t kind, size_t known,
+                     int (*fn)(struct parser *, size_t))
 {
     for (;;) {
         struct chunk chunk;
@@ -280,7 +286,9 @@ int pl_status_parse(struct pl_status_picture *ret_picture, const struct pl_statu
     int r = parse_head(&parser, &first);
     /* Services first, so that connections find theirs, wherever the chunks lie. */
     if (r == 0) r = each_slot(&parser, first, PL_STATUS_SERVICES, sizeof(struct pl_status_service_slot), parse_service);
-    if (r == 0) r = each_slot(&parser, first, PL_STATUS_CONNECTIONS, sizeof(struct pl_status_connection_slot), parse_connection);
+    if (r == 0)
+        r = each_slot(&parser, first, PL_STATUS_CONNECTIONS, sizeof(struct pl_status_connection_slot),
+                      parse_connection);
     if (r < 0) {
         pl_status_picture_deinit(&picture);
         return r;

@@ -16,14 +16,14 @@ struct pl_status_service_picture {
     uint64_t id, started_ms;
     uint32_t threads;
     char name[104];
-    char *texts[PL_STATUS_TEXTS];    /* never NULL */
-    uint64_t counters[PL_COUNTERS];  /* own, closed and living connections together */
+    char *texts[PL_STATUS_TEXTS];   /* never NULL */
+    uint64_t counters[PL_COUNTERS]; /* own, closed and living connections together */
     size_t connection_count;
 };
 
 struct pl_status_connection_picture {
     uint64_t id, connected_ms;
-    size_t service;                  /* its index */
+    size_t service; /* its index */
     int32_t peer_pid;
     uint32_t peer_uid;
     char transport[12], framing[12], peer[64];
@@ -38,7 +38,7 @@ struct pl_status_picture {
     struct pl_status_service_picture *services;
     struct pl_status_connection_picture *connections; /* of services that are listed */
     size_t service_count, connection_count;
-    size_t unsteady;                 /* how many things were being written meanwhile and may be missing or stale */
+    size_t unsteady; /* how many things were being written meanwhile and may be missing or stale */
 };
 
 /* 0; -EPROTO with text: not a page, another version, or broken; -ENOMEM. */

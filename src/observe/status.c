@@ -30,12 +30,12 @@ const struct pl_counter_info pl_counter_table[PL_COUNTERS] = {
 };
 
 struct pl_status_service {
-    struct pl_page *page;          /* NULL: unseen, counts in `spare` */
+    struct pl_page *page; /* NULL: unseen, counts in `spare` */
     struct pl_page_slot place;
     struct pl_status_service_slot *slot;
     struct pl_counters *counters;
     uint64_t id;
-    int users;                     /* itself, until removed, and its connections */
+    int users; /* itself, until removed, and its connections */
     bool removed;
     char *directory;
     struct pl_counters spare;
@@ -43,7 +43,7 @@ struct pl_status_service {
 
 struct pl_status_connection {
     struct pl_status_service *service;
-    struct pl_page *page;          /* NULL: unseen */
+    struct pl_page *page; /* NULL: unseen */
     struct pl_page_slot place;
     struct pl_status_connection_slot *slot;
     struct pl_counters *counters;
@@ -111,7 +111,8 @@ static void set_text(char *to, size_t size, const char *from)
 static void clear_counters(union pl_status_counters *counters)
 {
     /* relaxed: in a slot that isn't seen yet */
-    for (int i = 0; i < PL_STATUS_COUNTERS_MAX; i++) atomic_store_explicit(&counters->words[i], 0, memory_order_relaxed);
+    for (int i = 0; i < PL_STATUS_COUNTERS_MAX; i++)
+        atomic_store_explicit(&counters->words[i], 0, memory_order_relaxed);
 }
 
 /* ---- services --------------------------------------------------------------------------- */
@@ -272,7 +273,8 @@ static int show_connection(struct pl_status_connection *connection, const struct
     return 0;
 }
 
-struct pl_status_connection *pl_status_connection_add(struct pl_status_service *service, const struct pl_status_peer *peer)
+struct pl_status_connection *pl_status_connection_add(struct pl_status_service *service,
+                                                      const struct pl_status_peer *peer)
 {
     int r = 0;
     struct pl_status_connection *connection = calloc(1, sizeof *connection);

@@ -37,7 +37,7 @@ static inline void pl_count(_Atomic uint64_t *counter, uint64_t by)
     atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + by, memory_order_relaxed);
 }
 
-struct pl_status_service;    /* all of this is thread-safe, but a removed object is gone */
+struct pl_status_service; /* all of this is thread-safe, but a removed object is gone */
 struct pl_status_connection;
 
 /* Never fail: without memory or room they return an unseen object whose counters still work; why is
@@ -48,12 +48,13 @@ void pl_status_service_set(struct pl_status_service *service, const char *urls, 
 void pl_status_service_remove(struct pl_status_service *service);
 
 struct pl_status_peer {
-    pid_t pid;             /* 0 unknown */
-    uid_t uid;             /* (uid_t)-1 unknown */
+    pid_t pid; /* 0 unknown */
+    uid_t uid; /* (uid_t)-1 unknown */
     const char *transport, *framing;
-    const char *name;      /* process name or address */
+    const char *name; /* process name or address */
 };
-struct pl_status_connection *pl_status_connection_add(struct pl_status_service *service, const struct pl_status_peer *peer);
+struct pl_status_connection *pl_status_connection_add(struct pl_status_service *service,
+                                                      const struct pl_status_peer *peer);
 /* Adds the connection's counters (gauges not) to what the service's closed connections did and frees the
  * slot: whoever wrote the counters must be done with them. NULL is fine. */
 void pl_status_connection_remove(struct pl_status_connection *connection);

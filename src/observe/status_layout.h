@@ -17,19 +17,19 @@
 #include <stddef.h>
 
 #define PL_STATUS_MAGIC UINT64_C(0x737574617473706c) /* "lpstatus" in little-endian */
-enum { PL_STATUS_VERSION = 1 };             /* another one has another meaning: not read */
-enum { PL_STATUS_SIZE_MAX = 16 << 20 };     /* of a page; connections beyond are unseen */
-enum { PL_STATUS_SERVICES_MAX = 1024 };     /* of one process; further ones are unseen */
-enum { PL_STATUS_ALIGN = 4096 };            /* of the head's and every chunk's size */
+enum { PL_STATUS_VERSION = 1 };                      /* another one has another meaning: not read */
+enum { PL_STATUS_SIZE_MAX = 16 << 20 };              /* of a page; connections beyond are unseen */
+enum { PL_STATUS_SERVICES_MAX = 1024 };              /* of one process; further ones are unseen */
+enum { PL_STATUS_ALIGN = 4096 };                     /* of the head's and every chunk's size */
 enum { PL_STATUS_COUNTERS_MAX = 16, PL_STATUS_COUNTER_NAME = 24 };
 
 enum pl_status_kind {
     PL_STATUS_END = 0,
-    PL_STATUS_FREE = 1,        /* a text chunk out of use */
+    PL_STATUS_FREE = 1, /* a text chunk out of use */
     PL_STATUS_SERVICES = 2,
     PL_STATUS_CONNECTIONS = 3,
     PL_STATUS_TEXT = 4,
-    PL_STATUS_THREADS = 5,     /* 5 to 7 are kept for threads, topics and events */
+    PL_STATUS_THREADS = 5, /* 5 to 7 are kept for threads, topics and events */
     PL_STATUS_TOPICS = 6,
     PL_STATUS_EVENTS = 7
 };
@@ -38,28 +38,28 @@ enum pl_status_kind {
 struct pl_status_head {
     uint64_t magic;
     uint32_t version;
-    uint32_t size;             /* of the head: where the first chunk begins */
-    uint64_t id;               /* random; in hex it is the file's name */
-    uint64_t created_ms;       /* Unix time */
-    uint64_t process_start;    /* clock ticks since boot: with pid one process for ever */
-    uint64_t pid_namespace;    /* inode of /proc/self/ns/pid: where pid means anything */
+    uint32_t size;          /* of the head: where the first chunk begins */
+    uint64_t id;            /* random; in hex it is the file's name */
+    uint64_t created_ms;    /* Unix time */
+    uint64_t process_start; /* clock ticks since boot: with pid one process for ever */
+    uint64_t pid_namespace; /* inode of /proc/self/ns/pid: where pid means anything */
     int32_t pid;
     uint32_t uid;
-    uint32_t counter_count;    /* how many counters follow in each block, named below */
+    uint32_t counter_count; /* how many counters follow in each block, named below */
     uint32_t reserved;
-    char language[16];         /* "c" */
-    char library[16];          /* "0.1.0" */
+    char language[16]; /* "c" */
+    char library[16];  /* "0.1.0" */
     char process[64];
     char counter_names[PL_STATUS_COUNTERS_MAX][PL_STATUS_COUNTER_NAME];
 };
 
 struct pl_status_chunk {
-    _Atomic uint32_t kind;     /* stored last */
+    _Atomic uint32_t kind; /* stored last */
     uint32_t slot_size, slot_count;
-    uint32_t slot_start;       /* from the chunk's beginning */
-    uint64_t size;             /* of the chunk, this header included; never changes */
-    uint32_t generation;       /* TEXT: counts its uses */
-    uint32_t text_size[3];     /* TEXT: directory, urls, methods; they follow the header one after the other */
+    uint32_t slot_start;   /* from the chunk's beginning */
+    uint64_t size;         /* of the chunk, this header included; never changes */
+    uint32_t generation;   /* TEXT: counts its uses */
+    uint32_t text_size[3]; /* TEXT: directory, urls, methods; they follow the header one after the other */
     uint32_t reserved[6];
 };
 
@@ -70,11 +70,11 @@ union pl_status_counters {
 };
 
 struct pl_status_service_slot {
-    _Atomic uint64_t version;  /* odd: coming or going */
-    uint64_t id;               /* 0: free */
+    _Atomic uint64_t version; /* odd: coming or going */
+    uint64_t id;              /* 0: free */
     uint64_t started_ms;
-    _Atomic uint64_t text;     /* generation << 32 | offset of the TEXT chunk / PL_STATUS_ALIGN; 0 none */
-    _Atomic uint64_t folds;    /* odd: a closing connection's counters move from its slot to `closed` */
+    _Atomic uint64_t text;  /* generation << 32 | offset of the TEXT chunk / PL_STATUS_ALIGN; 0 none */
+    _Atomic uint64_t folds; /* odd: a closing connection's counters move from its slot to `closed` */
     uint32_t threads;
     uint32_t reserved;
     char name[104];
@@ -84,11 +84,11 @@ struct pl_status_service_slot {
 
 struct pl_status_connection_slot {
     _Atomic uint64_t version;
-    uint64_t id;               /* 0: free */
-    uint64_t service;          /* the service slot's id */
+    uint64_t id;      /* 0: free */
+    uint64_t service; /* the service slot's id */
     uint64_t connected_ms;
-    int32_t peer_pid;          /* 0 unknown */
-    uint32_t peer_uid;         /* UINT32_MAX unknown */
+    int32_t peer_pid;  /* 0 unknown */
+    uint32_t peer_uid; /* UINT32_MAX unknown */
     char transport[12];
     char framing[12];
     char peer[64];

@@ -122,7 +122,8 @@ TEST(a_place_that_is_a_symlink_a_file_or_open_to_others_is_refused)
     if (own_is_tmpfs()) SKIP("the temporary directory is tmpfs");
     CHECK_INT(pl_directory_own(&directory, true), 0);
     CHECK_INT(stat(getenv("PLAIT_DIR"), &status), 0);
-    snprintf(path, sizeof path, "/dev/shm/plait-%llx-%llx", (unsigned long long)status.st_dev, (unsigned long long)status.st_ino);
+    snprintf(path, sizeof path, "/dev/shm/plait-%llx-%llx", (unsigned long long)status.st_dev,
+             (unsigned long long)status.st_ino);
     CHECK_INT(symlink(test_directory(), path), 0);
     CHECK_INT(pl_place_open(&place, &directory, true), -ELOOP);
     CHECK_INT(unlink(path), 0);
@@ -160,7 +161,8 @@ TEST(only_files_with_sixteen_hex_digits_are_pages)
     char names[256] = "";
     memory_directory();
     struct pl_place place = open_own(true);
-    static const char *const files[] = { "0123456789abcdef", "0123456789abcde", "0123456789abcdef0", "0123456789ABCDEF", "x" };
+    static const char *const files[] = { "0123456789abcdef", "0123456789abcde", "0123456789abcdef0", "0123456789ABCDEF",
+                                         "x" };
     for (size_t i = 0; i < sizeof files / sizeof *files; i++) make_file(&place, files[i]);
     CHECK_INT(pl_place_each(&place, collect, names), 0);
     CHECK_STR(names, "0123456789abcdef ");
@@ -177,7 +179,7 @@ TEST(sweeping_takes_the_dead_and_leaves_all_else)
     memory_directory();
     struct pl_place place = open_own(true);
     CHECK_INT(pl_page_open(&page), 0);
-    make_file(&place, "00000000000000aa");          /* nobody holds it */
+    make_file(&place, "00000000000000aa"); /* nobody holds it */
     make_file(&place, "other");
     CHECK_INT(symlinkat("other", place.fd, "00000000000000bb"), 0);
     CHECK_INT(mkdirat(place.fd, "00000000000000cc", 0700), 0);

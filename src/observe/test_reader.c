@@ -45,8 +45,16 @@ static uint8_t *sample(void)
     uint8_t *page = calloc(1, PAGE_SIZE);
     struct pl_status_head *head = (struct pl_status_head *)page;
     *head = (struct pl_status_head){
-        .magic = PL_STATUS_MAGIC, .version = PL_STATUS_VERSION, .size = 4096, .id = 99, .pid = 12, .uid = 34,
-        .counter_count = PL_COUNTERS, .language = "c", .library = "0.1.0", .process = "proc",
+        .magic = PL_STATUS_MAGIC,
+        .version = PL_STATUS_VERSION,
+        .size = 4096,
+        .id = 99,
+        .pid = 12,
+        .uid = 34,
+        .counter_count = PL_COUNTERS,
+        .language = "c",
+        .library = "0.1.0",
+        .process = "proc",
     };
     for (int i = 0; i < PL_COUNTERS; i++) strcpy(head->counter_names[i], pl_counter_table[i].name);
     put_chunk(page, SERVICES_AT, PL_STATUS_SERVICES, 4096, 512);
@@ -86,7 +94,8 @@ static uint8_t *guarded(const uint8_t *bytes, size_t size, void **ret_map, size_
 }
 
 /* Parses the three copies (AFTER and BEFORE NULL: as BYTES). */
-static int parse(struct pl_status_picture *picture, const uint8_t *before, const uint8_t *bytes, const uint8_t *after, size_t size)
+static int parse(struct pl_status_picture *picture, const uint8_t *before, const uint8_t *bytes, const uint8_t *after,
+                 size_t size)
 {
     const uint8_t *all[3] = { before != NULL ? before : bytes, bytes, after != NULL ? after : bytes };
     const uint8_t *placed[3];
@@ -189,8 +198,11 @@ TEST(slots_that_lie_are_refused)
 {
     static const struct {
         uint32_t start, size, count;
-    } lies[] = { { 512, 0, 7 }, { 512, 256, 7 }, { 512, 516, 7 }, { 512, 512, 8 }, { 0, 512, 7 },
-                 { 4096, 512, 1 }, { UINT32_MAX, 512, 1 }, { 512, UINT32_MAX & ~7u, UINT32_MAX }, { 512, 512, UINT32_MAX } };
+    } lies[] = { { 512, 0, 7 },           { 512, 256, 7 },
+                 { 512, 516, 7 },         { 512, 512, 8 },
+                 { 0, 512, 7 },           { 4096, 512, 1 },
+                 { UINT32_MAX, 512, 1 },  { 512, UINT32_MAX & ~7u, UINT32_MAX },
+                 { 512, 512, UINT32_MAX } };
     uint8_t *page = sample();
     for (size_t i = 0; i < sizeof lies / sizeof *lies; i++) {
         chunk_at(page, SERVICES_AT)->slot_start = lies[i].start;

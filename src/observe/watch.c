@@ -47,7 +47,8 @@ static bool stopped(int32_t pid)
     return end != NULL && end[1] == ' ' && (end[2] == 'T' || end[2] == 't');
 }
 
-static void show_connection(plait_watch_connection *to, const struct pl_status_connection_picture *from, const char *service)
+static void show_connection(plait_watch_connection *to, const struct pl_status_connection_picture *from,
+                            const char *service)
 {
     *to = (plait_watch_connection){
         .service = service,
@@ -125,7 +126,8 @@ static int show_page(struct plait_watch *watch, struct pl_status_picture *pictur
 {
     int r = 0;
     for (size_t i = 0; i < picture->service_count && r == 0; i++)
-        if (watch->name == NULL || strcmp(watch->name, picture->services[i].name) == 0) r = show_service(watch, picture, i, uid);
+        if (watch->name == NULL || strcmp(watch->name, picture->services[i].name) == 0)
+            r = show_service(watch, picture, i, uid);
     return r;
 }
 
@@ -148,7 +150,8 @@ static int read_page(const struct pl_place *place, const char *name, void *conte
     struct pl_status_picture picture = { 0 };
     struct stat status;
     int fd PL_AUTO_CLOSE = openat(place->fd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
-    if (fd < 0 && (errno == EMFILE || errno == ENFILE)) return pl_error(-errno, "%s/%s: %s", place->path, name, pl_error_word(errno));
+    if (fd < 0 && (errno == EMFILE || errno == ENFILE))
+        return pl_error(-errno, "%s/%s: %s", place->path, name, pl_error_word(errno));
     if (fd < 0 || fstat(fd, &status) < 0) return 0; /* gone meanwhile, or not for us */
     int r = pl_status_read(&picture, fd);
     if (r == -ENOMEM) return r;

@@ -1,0 +1,79 @@
+/* Property: whatever a status page holds, and however its three copies differ, it is refused with a printable
+ * reason or becomes a picture in which every text ends in time and is printable, every connection belongs to
+ * a listed service, and the counts of both agree.
+ *
+ * The first byte says how to read the rest: bit 0 gives it a sound head, bit 1 cuts it into three copies.
+ */
+#include "base/error.h"
+#include "fuzz_wire.h"
+#include "observe/reader.h"
+#include <errno.h>
+
+static void require_text(const char *text, size_t room)
+{
+    REQUIRE(memchr(text, '\0', room) != NULL);
+    for (; *text != '\0'; text++) REQUIRE((unsigned char)*text >= ' ' && *text != 0x7f);
+}
+
+static void require_sane(const struct pl_status_picture *picture)
+{
+    size_t connections = 0;
+    require_text(picture->language, sizeof picture->language);
+    require_text(picture->library, sizeof picture->library);
+    require_text(picture->process, sizeof picture->process);
+    REQUIRE(picture->service_count <= PL_STATUS_SERVICES_MAX);
+    for (size_t i = 0; i < picture->service_count; i++) {
+        const struct pl_status_service_picture *service = &picture->services[i];
+        REQUIRE(service->id != 0);
+        require_text(service->name, sizeof service->name);
+        for (int text = 0; text < PL_STATUS_TEXTS; text++) {
+            REQUIRE(service->texts[text] != NULL);
+            require_text(service->texts[text], PL_STATUS_SIZE_MAX);
+        }
+        connections += service->connection_count;
+    }
+    REQUIRE(connections == picture->connection_count);
+    for (size_t i = 0; i < picture->connection_count; i++) {
+        const struct pl_status_connection_picture *connection = &picture->connections[i];
+        REQUIRE(connection->id != 0 && connection->service < picture->service_count);
+        require_text(connection->transport, sizeof connection->transport);
+        require_text(connection->framing, sizeof connection->framing);
+        require_text(connection->peer, sizeof connection->peer);
+    }
+}
+
+static void mend_head(uint8_t *page, size_t size)
+{
+    struct pl_status_head head;
+    if (size < sizeof head) return;
+    memcpy(&head, page, sizeof head);
+    head.magic = PL_STATUS_MAGIC;
+    head.version = PL_STATUS_VERSION;
+    head.size = sizeof head / 64 * 64 + 64;
+    head.counter_count = PL_COUNTERS;
+    for (int i = 0; i < PL_COUNTERS; i++) strcpy(head.counter_names[i], pl_counter_table[i].name);
+    memcpy(page, &head, sizeof head);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    struct pl_status_picture picture = { 0 };
+    uint8_t *copies[3];
+    if (size == 0) return 0;
+    size_t part = (data[0] & 2) != 0 ? (size - 1) / 3 : size - 1;
+    for (size_t i = 0; i < 3; i++) {
+        copies[i] = exact_copy(data + 1 + ((data[0] & 2) != 0 ? i * part : 0), part);
+        if ((data[0] & 1) != 0) mend_head(copies[i], part);
+    }
+    struct pl_status_copy copy = { copies[0], copies[1], copies[2], part };
+    int r = pl_status_parse(&picture, &copy);
+    if (r == 0) {
+        require_sane(&picture);
+    } else {
+        REQUIRE(r == -EPROTO);
+        require_text(pl_error_text(), 4096);
+    }
+    pl_status_picture_deinit(&picture);
+    for (size_t i = 0; i < 3; i++) free(copies[i]);
+    return 0;
+}
