@@ -15,11 +15,14 @@
 static int resolver_error(int answer, int system_error, const char *host)
 {
     switch (answer) {
-    case EAI_AGAIN: return pl_error(-EAGAIN, "host %s: no name server answers (try again, or give an IP address)", host);
+    case EAI_AGAIN:
+        return pl_error(-EAGAIN, "host %s: no name server answers (try again, or give an IP address)", host);
     case EAI_MEMORY: return pl_error(-ENOMEM, "host %s: out of memory", host);
     case EAI_SYSTEM: return pl_error(-system_error, "host %s: %s", host, pl_error_word(system_error));
-    case EAI_NONAME: return pl_error(-ENOENT, "host %s: no such host (check the spelling, or give an IP address)", host);
-    default: return pl_error(-ENOENT, "host %s: %s (check the spelling, or give an IP address)", host, gai_strerror(answer));
+    case EAI_NONAME:
+        return pl_error(-ENOENT, "host %s: no such host (check the spelling, or give an IP address)", host);
+    default:
+        return pl_error(-ENOENT, "host %s: %s (check the spelling, or give an IP address)", host, gai_strerror(answer));
     }
 }
 
@@ -29,7 +32,9 @@ int pl_address_resolve(const char *host, uint16_t port, bool passive, struct pl_
     bool any = strcmp(host, "*") == 0;
     struct addrinfo hints = { .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM };
     hints.ai_flags = AI_NUMERICSERV | (passive ? AI_PASSIVE : 0);
-    if (host[0] == '\0') return pl_error(-EINVAL, "an empty host (give a name, an IP address%s)", passive ? ", or * for every address" : "");
+    if (host[0] == '\0')
+        return pl_error(-EINVAL, "an empty host (give a name, an IP address%s)",
+                        passive ? ", or * for every address" : "");
     if (any && !passive) return pl_error(-EINVAL, "host * means every address to listen on; to connect, name one");
     snprintf(service, sizeof service, "%u", port);
 
@@ -67,7 +72,8 @@ const char *pl_address_format(const struct pl_address *address, char *text, size
         return text;
     }
     const char *format = address->storage.ss_family == AF_INET6 ? "[%s]:%u" : "%s:%u";
-    int answer = getnameinfo((const struct sockaddr *)&address->storage, address->size, host, sizeof host, NULL, 0, NI_NUMERICHOST);
+    int answer = getnameinfo((const struct sockaddr *)&address->storage, address->size, host, sizeof host, NULL, 0,
+                             NI_NUMERICHOST);
     if (answer != 0) snprintf(text, size, "?");
     else snprintf(text, size, format, host, pl_address_port(address));
     return text;
@@ -140,13 +146,15 @@ int pl_address_unix(struct pl_address *address, const char *path, int *ret_direc
     }
     char directory[4096] = ".";
     size_t length = slash == path ? 1 : slash != NULL ? (size_t)(slash - path) : 0;
-    if (length >= sizeof directory) return pl_error(-ENAMETOOLONG, "socket path of %zu bytes: name too long", strlen(path));
+    if (length >= sizeof directory)
+        return pl_error(-ENAMETOOLONG, "socket path of %zu bytes: name too long", strlen(path));
     if (length > 0) snprintf(directory, sizeof directory, "%.*s", (int)length, path);
     PL_AUTO_CLOSE int fd = -1;
     int r = pl_fd_open_directory(directory, &fd);
     if (r < 0) return pl_error_in(r, "socket %s", path);
     if (!set_unix_at(address, fd, name)) {
-        return pl_error(-ENAMETOOLONG, "socket name '%s' is %zu bytes: at most 80, whatever its directory", name, strlen(name));
+        return pl_error(-ENAMETOOLONG, "socket name '%s' is %zu bytes: at most 80, whatever its directory", name,
+                        strlen(name));
     }
     *ret_directory = fd;
     fd = -1;

@@ -69,7 +69,8 @@ int pl_buffer_printf(struct pl_buffer *buffer, const char *format, ...)
     va_copy(again, arguments);
     int length = vsnprintf(NULL, 0, format, arguments);
     va_end(arguments);
-    int r = length < 0 ? pl_error(-EINVAL, "a format that printf refuses") : pl_buffer_reserve(buffer, (size_t)length + 1);
+    int r =
+        length < 0 ? pl_error(-EINVAL, "a format that printf refuses") : pl_buffer_reserve(buffer, (size_t)length + 1);
     if (r == 0) {
         vsnprintf((char *)pl_buffer_tail(buffer), (size_t)length + 1, format, again);
         buffer->end += (size_t)length; /* the NUL behind it is no part of it */

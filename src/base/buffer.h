@@ -9,7 +9,10 @@ struct pl_buffer {
     uint8_t *memory;
     size_t start, end, capacity; /* memory[start, end) is what is in it */
 };
-#define PL_BUFFER_INIT { NULL, 0, 0, 0 }
+#define PL_BUFFER_INIT                                                                                                 \
+    {                                                                                                                  \
+        NULL, 0, 0, 0                                                                                                  \
+    }
 
 void pl_buffer_deinit(struct pl_buffer *buffer); /* idempotent */
 

@@ -112,7 +112,10 @@ ssize_t pl_fd_receive(int socket, void *data, size_t size, int *fds, size_t *cou
     size_t held = collect_fds(&message, seen);
     if ((message.msg_flags & MSG_CTRUNC) != 0 || held > *count) {
         for (size_t i = 0; i < held; i++) pl_close(&seen[i]);
-        if (held <= *count) return pl_error(-EPROTO, "descriptors were cut off a message: too many, or none left here (raise the limit of open files)");
+        if (held <= *count)
+            return pl_error(
+                -EPROTO,
+                "descriptors were cut off a message: too many, or none left here (raise the limit of open files)");
         return pl_error(-EPROTO, "%zu descriptors came with a message that may hold %zu", held, *count);
     }
     memcpy(fds, seen, held * sizeof(int));

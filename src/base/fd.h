@@ -10,7 +10,7 @@
 void pl_close(int *fd);
 #define PL_AUTO_CLOSE __attribute__((cleanup(pl_close)))
 
-int pl_fd_nonblock(int fd);   /* 0 or -errno */
+int pl_fd_nonblock(int fd); /* 0 or -errno */
 
 /* An O_PATH descriptor for directory PATH. 0 and *ret_fd; -errno with text. */
 int pl_fd_open_directory(const char *path, int *ret_fd);

@@ -9,7 +9,10 @@ struct pl_list {
     struct pl_list *next, *prev;
 };
 
-#define PL_LIST_INIT(head) { &(head), &(head) }
+#define PL_LIST_INIT(head)                                                                                             \
+    {                                                                                                                  \
+        &(head), &(head)                                                                                               \
+    }
 #define pl_container_of(pointer, type, member) ((type *)((char *)(pointer)-offsetof(type, member)))
 
 static inline void pl_list_init(struct pl_list *list)
@@ -59,8 +62,8 @@ static inline void pl_list_splice(struct pl_list *head, struct pl_list *from)
 }
 
 /* ITEM may be removed inside the body. */
-#define pl_list_each(item, head) \
-    for (struct pl_list *item = (head)->next, *item##_next = item->next; item != (head); \
+#define pl_list_each(item, head)                                                                                       \
+    for (struct pl_list *item = (head)->next, *item##_next = item->next; item != (head);                               \
          item = item##_next, item##_next = item->next)
 
 #endif

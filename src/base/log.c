@@ -27,8 +27,8 @@ static pthread_once_t prepared = PTHREAD_ONCE_INIT;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static plait_log_fn *log_fn; /* under lock, as is log_context */
 static void *log_context;
-static int stderr_level = SILENT;            /* from PLAIT_LOG; constant after `prepared` */
-static _Atomic int wanted_level = INT_MIN;   /* INT_MIN: not prepared yet */
+static int stderr_level = SILENT;          /* from PLAIT_LOG; constant after `prepared` */
+static _Atomic int wanted_level = INT_MIN; /* INT_MIN: not prepared yet */
 
 static void lock_log(void)
 {

@@ -13,7 +13,8 @@ static uint64_t mix(void)
 {
     static _Atomic uint64_t calls;
     uint64_t x = pl_clock_ns() ^ (uint64_t)getpid() << 40 ^ (uint64_t)(uintptr_t)&x;
-    x += (atomic_fetch_add_explicit(&calls, 1, memory_order_relaxed) + 1) * UINT64_C(0x9e3779b97f4a7c15); /* relaxed: a counter */
+    x += (atomic_fetch_add_explicit(&calls, 1, memory_order_relaxed) + 1) *
+         UINT64_C(0x9e3779b97f4a7c15); /* relaxed: a counter */
     x = (x ^ x >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
     x = (x ^ x >> 27) * UINT64_C(0x94d049bb133111eb);
     return x ^ x >> 31;

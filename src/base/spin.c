@@ -23,7 +23,9 @@ void pl_spin_init(struct pl_spin *spin, int64_t spin_us)
     *spin = (struct pl_spin){ .patience = PATIENCE_LEAST };
     if (spin_us < 0 || pl_cpu_count() == 1) return;
     spin->adaptive = spin_us == 0;
-    spin->limit = pl_ticks_of_ns(spin_us == 0 ? LIMIT_NS : spin_us > INT64_MAX / 1000 ? INT64_MAX : (uint64_t)spin_us * 1000);
+    spin->limit = pl_ticks_of_ns(spin_us == 0                 ? LIMIT_NS
+                                 : spin_us > INT64_MAX / 1000 ? INT64_MAX
+                                                              : (uint64_t)spin_us * 1000);
     spin->short_sleep = pl_ticks_of_ns(SHORT_SLEEP_NS);
     spin->gap = pl_ticks_of_ns(GAP_NS);
     spin->doubtful = pl_ticks_of_ns(DOUBTFUL_NS);
@@ -70,10 +72,11 @@ static void judge(struct pl_spin *spin, uint64_t waited, bool success)
 static void learn(struct pl_spin *spin, uint64_t waited, bool slept)
 {
     if (waited > spin->short_sleep) {
-        stop(spin);
+        if (spin->strength == 0) stop(spin);
         return;
     }
     if (slept) spin->slept = spin->slept == 0 ? waited : spin->slept - spin->slept / 4 + waited / 4;
+    if (spin->strength > 0) return; /* a wait that declined */
     if (++spin->run >= spin->patience) spin->strength = STRENGTH_TRIAL;
 }
 

@@ -33,17 +33,17 @@ enum pl_spin_end {
 };
 
 struct pl_spin {
-    uint64_t limit;          /* longest spin; 0: never */
-    uint64_t short_sleep;    /* a sleep of at most this makes us think of spinning */
-    uint64_t gap;            /* so long since the last wait: rare */
-    uint64_t doubtful;       /* a sleep might have been as quick as such a spin */
-    uint64_t began, ended;   /* this wait; the last one */
-    uint64_t slept;          /* moving average of short sleeps: the measure */
-    uint16_t run, patience;  /* short sleeps in a row; how many make us try */
-    uint16_t doubts;         /* doubtful successes since the measure was taken */
-    int8_t strength;         /* above 0: spin */
+    uint64_t limit;         /* longest spin; 0: never */
+    uint64_t short_sleep;   /* a sleep of at most this makes us think of spinning */
+    uint64_t gap;           /* so long since the last wait: rare */
+    uint64_t doubtful;      /* a sleep might have been as quick as such a spin */
+    uint64_t began, ended;  /* this wait; the last one */
+    uint64_t slept;         /* moving average of short sleeps: the measure */
+    uint16_t run, patience; /* short sleeps in a row; how many make us try */
+    uint16_t doubts;        /* doubtful successes since the measure was taken */
+    int8_t strength;        /* above 0: spin */
     bool adaptive;
-    bool rare, spun;         /* this wait */
+    bool rare, spun; /* this wait */
 };
 
 /* SPIN_US is PLAIT_SPIN_DEFAULT (adaptive, at most 50 µs), PLAIT_SPIN_NEVER or a fixed number of
@@ -59,6 +59,12 @@ static inline void pl_spin_relax(bool same_cpu)
 {
     if (same_cpu) sched_yield();
     else pl_pause();
+}
+
+/* This wait won't spin after all (nobody is there who could answer a spinner): no failure of spinning. */
+static inline void pl_spin_decline(struct pl_spin *spin)
+{
+    spin->spun = false;
 }
 
 /* The wait is over. */

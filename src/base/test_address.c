@@ -94,9 +94,17 @@ TEST(loopback_is_known)
         const char *host;
         bool loopback;
     } hosts[] = {
-        { "127.0.0.1", true }, { "127.255.3.4", true }, { "126.0.0.1", false }, { "128.0.0.1", false },
-        { "0.0.0.0", false }, { "::1", true }, { "::", false }, { "::2", false },
-        { "::ffff:127.0.0.1", true }, { "::ffff:10.0.0.1", false }, { "fe80::1", false },
+        { "127.0.0.1", true },
+        { "127.255.3.4", true },
+        { "126.0.0.1", false },
+        { "128.0.0.1", false },
+        { "0.0.0.0", false },
+        { "::1", true },
+        { "::", false },
+        { "::2", false },
+        { "::ffff:127.0.0.1", true },
+        { "::ffff:10.0.0.1", false },
+        { "fe80::1", false },
     };
     for (size_t i = 0; i < sizeof hosts / sizeof hosts[0]; i++) {
         struct pl_address address;
@@ -152,7 +160,8 @@ TEST(unix_addresses_have_a_text)
 
 static void listen_and_connect(const struct pl_address *address)
 {
-    int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), client = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0),
+        client = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     CHECK_INT(bind(listener, (const struct sockaddr *)&address->storage, address->size), 0);
     CHECK_INT(listen(listener, 1), 0);
     CHECK_INT(connect(client, (const struct sockaddr *)&address->storage, address->size), 0);

@@ -28,7 +28,7 @@ TEST(what_overflows_is_never)
     CHECK(pl_clock_deadline(0, PLAIT_FOREVER) == PL_NEVER);
     CHECK(pl_clock_deadline(INT64_MAX / 2, 1) == PL_NEVER);
     CHECK(pl_clock_deadline(INT64_C(1) << 58, 1) == PL_NEVER); /* times 10^6 this is 0 in 64 bits */
-    int64_t limit = (int64_t)(UINT64_MAX / MS); /* the product fits, the sum with now doesn't */
+    int64_t limit = (int64_t)(UINT64_MAX / MS);                /* the product fits, the sum with now doesn't */
     CHECK(pl_clock_deadline(limit, 1) == PL_NEVER);
     CHECK(pl_clock_deadline(limit - 1, 1) == PL_NEVER);
     CHECK(pl_clock_deadline(limit / 2, 1) < PL_NEVER); /* 292 years are a deadline still */

@@ -44,7 +44,9 @@ static void send_rudely(int socket, size_t count, size_t groups)
     memset(&control, 0, sizeof control);
     char byte = 1;
     struct iovec vector = { .iov_base = &byte, .iov_len = 1 };
-    struct msghdr message = { .msg_iov = &vector, .msg_iovlen = 1, .msg_control = control.space, .msg_controllen = sizeof control };
+    struct msghdr message = {
+        .msg_iov = &vector, .msg_iovlen = 1, .msg_control = control.space, .msg_controllen = sizeof control
+    };
     size_t size = 0;
     struct cmsghdr *item = CMSG_FIRSTHDR(&message);
     for (size_t group = 0; group < groups; group++, item = CMSG_NXTHDR(&message, item)) {

@@ -22,7 +22,10 @@ static void mark(struct pl_fork_hook *hook)
     if (handle->also_remove != NULL) pl_fork_remove(&handle->also_remove->hook);
 }
 
-#define HANDLE { 0, { .in_child = mark }, NULL }
+#define HANDLE                                                                                                         \
+    {                                                                                                                  \
+        0, { .in_child = mark }, NULL                                                                                  \
+    }
 
 static pid_t fork_or_fail(void)
 {

@@ -57,7 +57,8 @@ TEST(stderr_gets_what_the_environment_asks_for)
     char text[1000], expected[1000];
     setenv("PLAIT_LOG", "info", 1);
     capture_stderr(log_all_levels, text, sizeof text);
-    snprintf(expected, sizeof expected, "plait[%d]: error: one 1\nplait[%d]: info: two\n", (int)getpid(), (int)getpid());
+    snprintf(expected, sizeof expected, "plait[%d]: error: one 1\nplait[%d]: info: two\n", (int)getpid(),
+             (int)getpid());
     CHECK_STR(text, expected);
 }
 

@@ -253,7 +253,8 @@ TEST(a_few_late_answers_change_nothing)
     struct load load = make_load();
     wait_often(&load, 100, US, US, 10 * US);
     load.spun = 0;
-    for (int i = 0; i < 100000; i++) wait_once(&load, US, i % 20 == 0 ? 500 * US : US, i % 20 == 0 ? 510 * US : 10 * US);
+    for (int i = 0; i < 100000; i++)
+        wait_once(&load, US, i % 20 == 0 ? 500 * US : US, i % 20 == 0 ? 510 * US : 10 * US);
     CHECK_INT(load.spun, 100000);
 }
 
@@ -292,6 +293,23 @@ TEST(what_ended_otherwise_teaches_nothing)
         pl_spin_end(&load.spin, load.now, PL_SPIN_OTHER);
         CHECK(in_vain < 5);
     }
+}
+
+TEST(a_wait_that_declines_is_no_failure)
+{
+    struct load load = make_load();
+    wait_often(&load, 100, US, US, 10 * US);
+    struct pl_spin before = load.spin;
+    for (uint64_t length = 10 * US; length < 100000; length += 1000) {
+        load.now += US;
+        CHECK(pl_spin_begin(&load.spin, load.now) > 0);
+        pl_spin_decline(&load.spin);
+        load.now += length;
+        pl_spin_end(&load.spin, load.now, PL_SPIN_SLEPT);
+        CHECK_INT(load.spin.strength, before.strength);
+        CHECK_INT(load.spin.patience, before.patience);
+    }
+    CHECK_INT(wait_often(&load, 100, US, US, 10 * US), 100);
 }
 
 TEST(what_came_before_the_sleep_is_a_reason_but_no_measure)
