@@ -131,3 +131,15 @@ int pl_cpu_count(void)
     atomic_store_explicit(&count, known, memory_order_relaxed);
     return known;
 }
+
+int pl_cpu_online(void)
+{
+    static _Atomic int count;
+    /* relaxed: the number is all there is to see */
+    int known = atomic_load_explicit(&count, memory_order_relaxed);
+    if (known != 0) return known;
+    known = (int)sysconf(_SC_NPROCESSORS_ONLN);
+    if (known < 1) known = 1;
+    atomic_store_explicit(&count, known, memory_order_relaxed);
+    return known;
+}

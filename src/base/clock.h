@@ -51,6 +51,9 @@ static inline void pl_pause(void)
 #endif
 }
 
+/* CPUs that are online: whether two processes can run at once. One that is pinned to a single CPU may well
+ * spin for a peer on another. Asked once. */
+int pl_cpu_online(void);
 int pl_cpu_count(void); /* CPUs this process may run on; at least 1; asked once */
 
 #endif

@@ -21,7 +21,7 @@
 void pl_spin_init(struct pl_spin *spin, int64_t spin_us)
 {
     *spin = (struct pl_spin){ .patience = PATIENCE_LEAST };
-    if (spin_us < 0 || pl_cpu_count() == 1) return;
+    if (spin_us < 0 || pl_cpu_online() == 1) return;
     spin->adaptive = spin_us == 0;
     spin->limit = pl_ticks_of_ns(spin_us == 0                 ? LIMIT_NS
                                  : spin_us > INT64_MAX / 1000 ? INT64_MAX

@@ -33,7 +33,7 @@ struct pl_channel_control {
     struct pl_ring_shared ring[2];
     struct {
         _Alignas(64) _Atomic uint32_t cpu;  /* the CPU this side last ran on, + 1; 0 unknown */
-        _Atomic uint64_t taken;             /* server: requests that ran or run; the rest never will if it dies */
+        _Alignas(64) _Atomic uint64_t taken; /* server: requests that ran or run; the rest never will if it dies */
     } side[2];
     /* [direction of travel][segment id]: the generation that the receiver has given back */
     _Alignas(64) _Atomic uint32_t returned[2][PL_SEGMENTS_MAX];

@@ -214,7 +214,7 @@ int pl_stream_write(struct pl_stream *stream, const struct iovec *iov, int count
     if (n < 0) return (int)n;
     size_t total = total_size(iov, count);
     if (__builtin_expect((size_t)n == total, 1)) return PL_STREAM_OK;
-    if (!borrow && total > PL_STREAM_PENDING_MAX / 4 && pl_cpu_count() > 1) {
+    if (!borrow && total > PL_STREAM_PENDING_MAX / 4 && pl_cpu_online() > 1) {
         n = write_patiently(stream, iov, count, (size_t)n, total);
         if (n < 0) return (int)n;
         if ((size_t)n == total) return PL_STREAM_OK;
