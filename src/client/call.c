@@ -164,7 +164,7 @@ static int send_out(struct plait_client *client, const struct pl_outgoing *out, 
                                                                             : transmit(link, out, call, deadline->timeout_ms, borrow);
         if (r == 0) {
             if (call) {
-                if (link->outstanding++ == 0) link->moved = pl_ticks();
+                if (link->outstanding++ == 0 && client->link_count > 1) link->moved = pl_ticks();
                 call->on = link;
                 pl_list_append(&link->calls, &call->link);
             }

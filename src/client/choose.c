@@ -330,6 +330,11 @@ static bool stuck(const struct pl_link *link)
 
 static struct pl_link *least_loaded(struct plait_client *client, bool first)
 {
+    if (__builtin_expect(client->link_count == 1, 1)) {
+        /* The usual case, and no look at the load page, whose line the server keeps writing. */
+        struct pl_link *only = pl_container_of(client->links.next, struct pl_link, link);
+        if (!only->down && !only->draining) return only;
+    }
     struct pl_link *best = NULL;
     uint32_t best_load = 0;
     unsigned place = 0, best_distance = 0;

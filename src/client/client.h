@@ -113,6 +113,7 @@ struct plait_client {
     struct pl_spin spin;
     struct pl_list links;
     unsigned link_count, rotation;
+    bool reap_due;             /* a link is down or draining */
     bool leading, asleep;      /* a leader exists; it sleeps or spins without the lock */
     struct pl_list waiters;
     const char *last_transport;

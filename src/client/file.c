@@ -102,7 +102,7 @@ static void take_reply(struct pl_link *link, struct pl_message *message)
         call = pl_call_of(link->client, message->frame.call);
         if (call == NULL || call->on != link) return; /* too late: its time was over */
     }
-    link->moved = pl_ticks();
+    if (link->client->link_count > 1) link->moved = pl_ticks();
     file_reply(link, call, message);
 }
 
@@ -112,6 +112,7 @@ static int take_goaway(struct pl_link *link, const struct pl_message *message)
 {
     if (message->size != 8) return pl_error(-EPROTO, "a GOAWAY of %zu bytes", message->size);
     link->draining = true;
+    link->client->reap_due = true;
     link->goaway = pl_frame_load_u64(message->body);
     pl_list_each(item, &link->calls)
     {
@@ -200,6 +201,7 @@ void pl_link_down(struct pl_link *link, int error)
     if (link->down) return;
     who_died(link, why, sizeof(why), error);
     link->down = true;
+    client->reap_due = true;
     client->link_count--;
     /* Exact, also after kill -9: the server notes each request before it runs it. */
     uint64_t taken = pl_transport_shm_count_taken(link->connection.transport);
@@ -219,12 +221,15 @@ void pl_link_down(struct pl_link *link, int error)
 
 void pl_client_reap(struct plait_client *client)
 {
+    if (__builtin_expect(!client->reap_due, 1)) return;
+    client->reap_due = false;
     pl_list_each(item, &client->links)
     {
         struct pl_link *link = pl_container_of(item, struct pl_link, link);
         bool drained = link->draining && pl_list_empty(&link->calls) && !link->connection.transport->ops->pending(link->connection.transport);
         if (!link->down && drained) pl_link_down(link, -ECONNRESET);
         if (link->down) pl_link_free(link);
+        else if (link->draining) client->reap_due = true; /* until its last reply is here */
     }
 }
 

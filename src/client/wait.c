@@ -57,21 +57,24 @@ static bool any_ready(const struct looker *looker)
     return false;
 }
 
-static bool worth_spinning(const struct looker *looker)
+static enum pl_spinning spinning(const struct looker *looker)
 {
-    for (unsigned i = 0; i < looker->count; i++)
-        if (looker->transports[i]->ops->may_spin(looker->transports[i])) return true;
-    return false;
+    enum pl_spinning how = PL_SPINNING_NEVER;
+    for (unsigned i = 0; i < looker->count; i++) {
+        enum pl_spinning one = looker->transports[i]->ops->spinning(looker->transports[i]);
+        if (one > how) how = one;
+    }
+    return how;
 }
 
 /* Without the lock: looks until something is there, epoll tells something, or BUDGET ticks are over. */
-static bool spin(struct plait_client *client, const struct looker *looker, uint64_t start, uint64_t budget)
+static bool spin(struct plait_client *client, const struct looker *looker, uint64_t start, uint64_t budget, enum pl_spinning how)
 {
     uint64_t step = pl_ticks_of_ns(LOOK_NS), looked = start;
     for (;;) {
-        for (int i = 0; i < 16; i++) {
+        for (int i = 0; i < (how == PL_SPINNING_YIELD ? 1 : 16); i++) {
             if (any_ready(looker)) return true;
-            pl_pause();
+            pl_spin_relax(how == PL_SPINNING_YIELD);
         }
         uint64_t now = pl_ticks();
         if (now - start > budget) return false;
@@ -79,6 +82,7 @@ static bool spin(struct plait_client *client, const struct looker *looker, uint6
             if (pl_loop_wait(&client->loop, 0) != 0) return true;
             looked = now;
         }
+        how = spinning(looker);
     }
 }
 
@@ -124,14 +128,16 @@ static int lead_round(struct plait_client *client, struct pl_deadline *deadline)
     uint64_t start = pl_ticks(), budget = pl_spin_begin(&client->spin, start);
     snapshot(client, &looker);
     client->loop.ready_count = client->loop.ready_next = 0;
-    if (budget > 0 && worth_spinning(&looker)) {
+    enum pl_spinning how = budget > 0 ? spinning(&looker) : PL_SPINNING_NEVER;
+    if (budget > 0 && how == PL_SPINNING_NEVER) pl_spin_decline(&client->spin);
+    if (how != PL_SPINNING_NEVER) {
         if (deadline->timeout_ms > 0 && (uint64_t)deadline->timeout_ms < 1000) {
             uint64_t most = pl_ticks_of_ns((uint64_t)deadline->timeout_ms * 1000000);
             if (budget > most) budget = most;
         }
         client->asleep = true;
         pthread_mutex_unlock(&client->lock);
-        bool found = spin(client, &looker, start, budget);
+        bool found = spin(client, &looker, start, budget, how);
         pthread_mutex_lock(&client->lock);
         client->asleep = false;
         if (found) {

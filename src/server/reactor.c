@@ -110,32 +110,39 @@ static void look(struct pl_reactor *reactor)
     reactor->looked = pl_ticks();
 }
 
-/* Only shared memory with the peer on another CPU is worth it. Sessions that cannot gain leave the awake list. */
-static bool worth_spinning(struct pl_reactor *reactor)
+/* Sessions that cannot gain leave the awake list. Of the others: how to spin. */
+static enum pl_spinning spinning(struct pl_reactor *reactor)
 {
-    unsigned gains = 0;
+    enum pl_spinning how = PL_SPINNING_NEVER;
     pl_list_each(item, &reactor->awake)
     {
         struct pl_session *session = pl_container_of(item, struct pl_session, awake);
         struct pl_transport *transport = session->connection.transport;
-        if (transport->ops->may_spin(transport)) gains++;
-        else (void)pl_session_rest(session);
+        enum pl_spinning one = transport->ops->spinning(transport);
+        if (one == PL_SPINNING_NEVER) (void)pl_session_rest(session);
+        else if (one > how) how = one;
     }
-    return gains > 0 && reactor->awake_count <= PL_SPIN_SESSIONS;
+    return reactor->awake_count <= PL_SPIN_SESSIONS ? how : PL_SPINNING_NEVER;
+}
+
+static bool any_ready(struct pl_reactor *reactor)
+{
+    pl_list_each(item, &reactor->awake)
+    {
+        struct pl_transport *transport = pl_container_of(item, struct pl_session, awake)->connection.transport;
+        if (transport->ops->ready(transport)) return true;
+    }
+    return false;
 }
 
 /* Looks for BUDGET ticks whether something comes by itself. */
-static bool spin(struct pl_reactor *reactor, uint64_t start, uint64_t budget)
+static bool spin(struct pl_reactor *reactor, uint64_t start, uint64_t budget, enum pl_spinning how)
 {
     uint64_t step = pl_ticks_of_ns(LOOK_NS);
     for (;;) {
-        for (int i = 0; i < 16; i++) {
-            pl_list_each(item, &reactor->awake)
-            {
-                struct pl_transport *transport = pl_container_of(item, struct pl_session, awake)->connection.transport;
-                if (transport->ops->ready(transport)) return true;
-            }
-            pl_pause();
+        for (int i = 0; i < (how == PL_SPINNING_YIELD ? 1 : 16); i++) {
+            if (any_ready(reactor)) return true;
+            pl_spin_relax(how == PL_SPINNING_YIELD);
         }
         uint64_t now = pl_ticks();
         if (now - start > budget) return false;
@@ -144,6 +151,8 @@ static bool spin(struct pl_reactor *reactor, uint64_t start, uint64_t budget)
             look(reactor);
             if (reactor->awake_count != awake || awake == 0) return true;
         }
+        how = spinning(reactor);
+        if (how == PL_SPINNING_NEVER) return false;
     }
 }
 
@@ -151,17 +160,21 @@ static bool spin(struct pl_reactor *reactor, uint64_t start, uint64_t budget)
 static int wait_for_work(struct pl_reactor *reactor, uint64_t deadline_ns)
 {
     uint64_t start = pl_ticks(), budget = pl_spin_begin(&reactor->spin, start);
-    bool found = budget > 0 && reactor->awake_count > 0 && worth_spinning(reactor) && spin(reactor, start, budget);
+    enum pl_spinning how = budget > 0 ? spinning(reactor) : PL_SPINNING_NEVER;
+    bool found = false;
+    if (how != PL_SPINNING_NEVER) found = spin(reactor, start, budget, how);
+    else if (budget > 0) pl_spin_decline(&reactor->spin);
     if (!found) {
         pl_reactor_rest(reactor);
         found = reactor->awake_count > 0; /* something came while its sleep was announced */
     }
     if (found) {
-        pl_spin_end(&reactor->spin, pl_ticks(), PL_SPIN_AWAKE);
+        reactor->now = pl_ticks();
+        pl_spin_end(&reactor->spin, reactor->now, PL_SPIN_AWAKE);
         return 0;
     }
     int r = pl_loop_wait(&reactor->loop, deadline_ns);
-    reactor->looked = pl_ticks();
+    reactor->looked = reactor->now = pl_ticks();
     pl_spin_end(&reactor->spin, reactor->looked, r > 0 ? PL_SPIN_SLEPT : PL_SPIN_OTHER);
     pl_loop_run_ready(&reactor->loop);
     return r < 0 ? r : 0;
@@ -203,7 +216,8 @@ int pl_reactor_round(struct pl_reactor *reactor, uint64_t deadline_ns)
         }
     }
     if (serve_awake(reactor)) {
-        if (pl_ticks() - reactor->looked > pl_ticks_of_ns(LOOK_NS)) look(reactor);
+        reactor->now = pl_ticks();
+        if (reactor->now - reactor->looked > pl_ticks_of_ns(LOOK_NS)) look(reactor);
         return 0;
     }
     return wait_for_work(reactor, deadline_ns);

@@ -72,6 +72,7 @@ struct pl_reactor {
     struct pl_timer stall_timer;
     struct pl_timer grace_timer;
     uint64_t looked;                /* ticks at the last look at epoll */
+    uint64_t now;                   /* ticks at the start of this round's work */
     uint64_t handled;               /* requests */
     bool draining, over;
     pthread_mutex_t inbox_lock;

@@ -333,7 +333,7 @@ bool pl_session_serve(struct pl_session *session)
 {
     struct pl_transport *transport = session->connection.transport;
     bool received = false;
-    session->batch_ticks = pl_ticks();
+    session->batch_ticks = session->reactor->now;
     for (int i = 0; i < PL_BATCH && !session->paused; i++) {
         struct pl_message message;
         int r = transport->ops->receive(transport, &message);

@@ -40,6 +40,12 @@ struct pl_message {
     struct pl_segment_view view;
 };
 
+enum pl_spinning {
+    PL_SPINNING_NEVER, /* each look would be a system call */
+    PL_SPINNING_PAUSE, /* the peer was last seen on another CPU */
+    PL_SPINNING_YIELD  /* on ours: it must get the CPU between two looks */
+};
+
 struct pl_transport;
 
 struct pl_transport_ops {
@@ -70,8 +76,8 @@ struct pl_transport_ops {
     bool (*sleep)(struct pl_transport *transport);
     void (*awake)(struct pl_transport *transport);
 
-    /* Spinning can pay: peer and we run on different CPUs. */
-    bool (*may_spin)(struct pl_transport *transport);
+    /* Whether looking again and again can pay, and whether the peer needs this very CPU. */
+    enum pl_spinning (*spinning)(struct pl_transport *transport);
 
     /* Epoll said that the socket is readable: the next receive reads from it. */
     void (*readable)(struct pl_transport *transport);

@@ -176,10 +176,10 @@ static void idless_readable(struct pl_transport *transport)
     of(transport)->stream.readable = true;
 }
 
-static bool idless_may_spin(struct pl_transport *transport)
+static enum pl_spinning idless_spinning(struct pl_transport *transport)
 {
     (void)transport;
-    return false;
+    return PL_SPINNING_NEVER;
 }
 
 static bool idless_cancelled(struct pl_transport *transport, size_t lent, uint64_t call)
@@ -220,7 +220,7 @@ int pl_transport_idless_new(struct pl_transport **ret_transport, int socket, con
         .sleep = idless_sleep,
         .awake = idless_awake,
         .readable = idless_readable,
-        .may_spin = idless_may_spin,
+        .spinning = idless_spinning,
         .cancelled = idless_cancelled,
         .close = idless_close,
         .forget = idless_forget,

@@ -399,7 +399,7 @@ static void shm_readable(struct pl_transport *transport)
     of(transport)->control.readable = true;
 }
 
-static bool shm_may_spin(struct pl_transport *transport)
+static enum pl_spinning shm_spinning(struct pl_transport *transport)
 {
     struct shm_transport *t = of(transport);
     uint32_t own = (uint32_t)sched_getcpu() + 1;
@@ -408,7 +408,8 @@ static bool shm_may_spin(struct pl_transport *transport)
         t->own_cpu = own;
         atomic_store_explicit(&t->channel.control->side[t->side].cpu, own, memory_order_relaxed);
     }
-    return atomic_load_explicit(&t->channel.control->side[!t->side].cpu, memory_order_relaxed) != own;
+    bool same = atomic_load_explicit(&t->channel.control->side[!t->side].cpu, memory_order_relaxed) == own;
+    return same ? PL_SPINNING_YIELD : PL_SPINNING_PAUSE;
 }
 
 static bool shm_cancelled(struct pl_transport *transport, size_t lent, uint64_t call)
@@ -459,7 +460,7 @@ static const struct pl_transport_ops shm_ops = {
     .sleep = shm_sleep,
     .awake = shm_awake,
     .readable = shm_readable,
-    .may_spin = shm_may_spin,
+    .spinning = shm_spinning,
     .cancelled = shm_cancelled,
     .close = shm_close,
     .forget = shm_forget,

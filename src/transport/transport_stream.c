@@ -166,10 +166,10 @@ static void stream_readable(struct pl_transport *transport)
     of(transport)->stream.readable = true;
 }
 
-static bool stream_may_spin(struct pl_transport *transport)
+static enum pl_spinning stream_spinning(struct pl_transport *transport)
 {
-    (void)transport; /* each look would be a system call */
-    return false;
+    (void)transport;
+    return PL_SPINNING_NEVER;
 }
 
 bool pl_transport_find_cancel(const uint8_t *bytes, size_t size, size_t align, uint64_t call)
@@ -239,7 +239,7 @@ int pl_transport_stream_new(struct pl_transport **ret_transport, int socket, con
         .ready = stream_ready,
         .sleep = stream_sleep,
         .awake = stream_awake,
-        .may_spin = stream_may_spin,
+        .spinning = stream_spinning,
         .readable = stream_readable,
         .cancelled = stream_cancelled,
         .close = stream_close,
