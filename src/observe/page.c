@@ -206,7 +206,7 @@ int pl_page_open(struct pl_page **ret_page)
 
 void pl_page_unlink(struct pl_page *page)
 {
-    if (page->fd < 0 || page->forgotten) return;
+    if (page->fd < 0) return;
     unlinkat(page->place.fd, page->name, 0);
     pl_close(&page->fd);
     pl_place_tidy(&page->place);

@@ -41,7 +41,7 @@ struct pl_page_slot {
  * tmpfs), -ENOMEM, -EMFILE, ... with text. */
 int pl_page_open(struct pl_page **ret_page);
 
-/* Takes the file away; the memory stays until free. Idempotent. */
+/* Takes the file away; the memory stays until free. Idempotent; nothing to do for a forgotten page. */
 void pl_page_unlink(struct pl_page *page);
 void pl_page_free(struct pl_page *page); /* NULL is fine */
 

@@ -2,6 +2,7 @@
 #include "observe/test_look.h"
 
 #include "base/fd.h"
+#include "observe/reader.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -107,6 +108,88 @@ TEST(the_last_service_takes_the_page_away)
     pl_status_connection_remove(NULL);
 }
 
+TEST(a_borrowed_directory_goes_with_its_last_page)
+{
+    struct pl_directory directory;
+    struct pl_place place = PL_PLACE_NONE;
+    struct pl_status_service *service = pl_status_service_add("first", 1, "", 1);
+    CHECK_INT(pl_directory_own(&directory, false), 0);
+    CHECK_INT(pl_place_open(&place, &directory, false), 0);
+    pl_directory_close(&directory);
+    pl_place_close(&place);
+    pl_status_service_remove(service);
+    CHECK_INT(access(place.path, F_OK), place.borrowed ? -1 : 0);
+}
+
+static int read_picture(const struct pl_place *place, const char *name, void *context)
+{
+    int fd = openat(place->fd, name, O_RDONLY | O_CLOEXEC);
+    CHECK_INT(pl_status_read(context, fd), 0);
+    close(fd);
+    return 1;
+}
+
+/* The only page's picture. */
+static void read_page(struct pl_status_picture *picture)
+{
+    struct pl_directory directory;
+    struct pl_place place = PL_PLACE_NONE;
+    CHECK_INT(pl_directory_own(&directory, false), 0);
+    CHECK_INT(pl_place_open(&place, &directory, false), 0);
+    CHECK_INT(pl_place_each(&place, read_picture, picture), 1);
+    pl_place_close(&place);
+    pl_directory_close(&directory);
+}
+
+TEST(a_gauge_ends_with_its_connection)
+{
+    struct pl_status_picture picture;
+    struct pl_status_service *service = pl_status_service_add("greeter", 1, "", 1);
+    struct pl_status_connection *connection = pl_status_connection_add(service, &sample_peer);
+    pl_count(&pl_status_connection_counters(connection)->outstanding, 3);
+    pl_count(&pl_status_connection_counters(connection)->parked, 4);
+    read_page(&picture);
+    CHECK_INT(picture.services[0].counters[PL_COUNTER_outstanding], 3);
+    CHECK_INT(picture.services[0].counters[PL_COUNTER_parked], 4);
+    pl_status_picture_deinit(&picture);
+    pl_status_connection_remove(connection);
+    read_page(&picture);
+    CHECK_INT(picture.services[0].counters[PL_COUNTER_outstanding], 0);
+    CHECK_INT(picture.services[0].counters[PL_COUNTER_parked], 4);
+    CHECK_INT(picture.unsteady, 0);
+    pl_status_picture_deinit(&picture);
+    pl_status_service_remove(service);
+}
+
+static int read_folds(const struct pl_place *place, const char *name, void *context)
+{
+    struct pl_status_service_slot slot;
+    int fd = openat(place->fd, name, O_RDONLY | O_CLOEXEC);
+    CHECK_INT(pread(fd, &slot, sizeof slot, PL_STATUS_ALIGN + sizeof slot), sizeof slot);
+    close(fd);
+    *(uint64_t *)context = slot.folds;
+    return 1;
+}
+
+TEST(a_closing_connection_announces_that_its_counts_move)
+{
+    struct pl_directory directory;
+    struct pl_place place = PL_PLACE_NONE;
+    uint64_t folds = 99;
+    if (sysconf(_SC_PAGESIZE) != PL_STATUS_ALIGN) SKIP("the first slot lies elsewhere with these pages");
+    struct pl_status_service *service = pl_status_service_add("greeter", 1, "", 1);
+    CHECK_INT(pl_directory_own(&directory, false), 0);
+    CHECK_INT(pl_place_open(&place, &directory, false), 0);
+    CHECK_INT(pl_place_each(&place, read_folds, &folds), 1);
+    CHECK_INT(folds, 0);
+    pl_status_connection_remove(pl_status_connection_add(service, &sample_peer));
+    CHECK_INT(pl_place_each(&place, read_folds, &folds), 1);
+    CHECK_INT(folds, 2); /* odd in between, even again */
+    pl_place_close(&place);
+    pl_directory_close(&directory);
+    pl_status_service_remove(service);
+}
+
 TEST(a_connection_may_outlive_its_service_and_the_page)
 {
     struct pl_status_service *first = pl_status_service_add("first", 1, "", 1);
@@ -162,7 +245,7 @@ TEST(many_services_and_long_texts_fit)
     char *methods = malloc(METHODS + 1), name[32];
     for (int i = 0; i < METHODS; i++) methods[i] = i % 101 == 100 ? ' ' : 'm';
     methods[METHODS] = '\0';
-    for (int i = 0; i < COUNT; i++) {
+    for (int i = COUNT - 1; i >= 0; i--) {
         snprintf(name, sizeof name, "service-%02d", i);
         services[i] = pl_status_service_add(name, (uint64_t)i + 1, "/run/here", 1);
     }
@@ -282,6 +365,36 @@ static void *services_come_and_go(void *context)
         pl_status_connection_remove(connection);
     }
     return NULL;
+}
+
+static _Atomic int stop_churning;
+
+static void *churn(void *unused)
+{
+    (void)unused;
+    while (!atomic_load(&stop_churning)) pl_status_connection_remove(pl_status_connection_add(busy, &sample_peer));
+    return NULL;
+}
+
+/* The child finds the lock as some thread of the parent's held it, and that thread doesn't exist. */
+TEST(a_child_forked_while_others_come_and_go_is_not_stuck)
+{
+    pthread_t thread;
+    busy = pl_status_service_add("busy", 1, "", 1);
+    CHECK_INT(pthread_create(&thread, NULL, churn, NULL), 0);
+    for (int i = 0; i < 100; i++) {
+        pid_t pid = fork();
+        if (pid == 0) {
+            alarm(20);
+            pl_status_connection_remove(pl_status_connection_add(busy, &sample_peer));
+            pl_status_service_remove(busy);
+            _exit(0);
+        }
+        CHECK_INT(test_wait_child(pid), 0);
+    }
+    atomic_store(&stop_churning, 1);
+    CHECK_INT(pthread_join(thread, NULL), 0);
+    pl_status_service_remove(busy);
 }
 
 TEST(services_of_many_threads_make_and_lose_the_page)
