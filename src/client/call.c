@@ -138,7 +138,7 @@ static int transmit(struct pl_link *link, const struct pl_outgoing *out, struct 
     }
     if (__builtin_expect(r >= 0, 1)) return 0;
     if (r == -EINVAL || r == -EMSGSIZE || r == -ENOMEM) return r; /* the message's fault */
-    pl_link_down(link, r);
+    pl_link_refused(link);
     return PL_RESEND;
 }
 
@@ -177,6 +177,7 @@ static int send_out(struct plait_client *client, const struct pl_outgoing *out, 
             r = pl_client_wait(client, NULL, deadline);
             if (r < 0) return r == -ETIMEDOUT ? pl_error(r, "%s takes no more: the call never left", client->target_text) : r;
         } else if (!client->leading) {
+            (void)pl_client_pump(client);
             pl_client_reap(client);
         }
     }

@@ -276,7 +276,7 @@ static void note_taken(struct plait_client *client, struct taken *taken)
             i++;
         if (i == taken->count) {
             taken->instance[i] = link->peer.instance;
-            taken->left[i] = link->draining ? 0 : link->peer.concurrency;
+            taken->left[i] = link->draining || link->refused ? 0 : link->peer.concurrency;
             taken->count++;
         }
         if (taken->left[i] > 0) taken->left[i]--;
@@ -333,7 +333,7 @@ static struct pl_link *least_loaded(struct plait_client *client, bool first)
     if (__builtin_expect(client->link_count == 1, 1)) {
         /* The usual case, and no look at the load page, whose line the server keeps writing. */
         struct pl_link *only = pl_container_of(client->links.next, struct pl_link, link);
-        if (!only->down && !only->draining) return only;
+        if (!only->down && !only->draining && !only->refused) return only;
     }
     struct pl_link *best = NULL;
     uint32_t best_load = 0;
@@ -341,7 +341,7 @@ static struct pl_link *least_loaded(struct plait_client *client, bool first)
     pl_list_each(item, &client->links)
     {
         struct pl_link *link = pl_container_of(item, struct pl_link, link);
-        if (link->down || link->draining) continue;
+        if (link->down || link->draining || link->refused) continue;
         if (first) return link;
         uint32_t load = link->outstanding + pl_load_read(link->peer.load, link->peer.concurrency);
         if (client->link_count > 1 && stuck(link)) load += 1u << 20;

@@ -53,6 +53,7 @@ struct pl_link {
     uint32_t last_slot;
     bool idless, one_at_a_time;
     bool down;                 /* nothing more goes out or comes in; freed by reap */
+    bool refused;              /* a send failed; what had come before is still to be received */
     bool draining;             /* GOAWAY came */
     uint64_t goaway;           /* frames that the server takes */
     uint64_t sent;             /* CALL and SEND frames */
@@ -165,6 +166,7 @@ void pl_client_ring_ready(struct plait_client *client);
 
 /* ---- file.c ---- */
 bool pl_client_pump(struct plait_client *client);            /* receives what is there; true: something moved */
+void pl_link_refused(struct pl_link *link);                  /* sending failed: the leader reads what is left and ends it */
 void pl_link_down(struct pl_link *link, int error);          /* its calls fail or go elsewhere */
 void pl_client_reap(struct plait_client *client);            /* frees links that are down; see above who may */
 void pl_call_end(struct pl_call *call, int result, plait_reply *reply, const char *why);

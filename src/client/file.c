@@ -194,6 +194,14 @@ static const char *who_died(const struct pl_link *link, char *text, size_t size,
     return text;
 }
 
+void pl_link_refused(struct pl_link *link)
+{
+    struct pl_transport *transport = link->connection.transport;
+    link->refused = transport->hung_up = true;
+    transport->ops->readable(transport);
+    if (link->client->asleep) pl_wake_up(&link->client->wake);
+}
+
 void pl_link_down(struct pl_link *link, int error)
 {
     struct plait_client *client = link->client;

@@ -97,9 +97,14 @@ static inline bool pl_ring_publish(struct pl_ring_producer *ring)
 {
     if (ring->tail == ring->published) return false;
     ring->published = ring->tail;
-    /* RR1: the records, pairs with AR1 in pl_ring_peek. FR1: pairs with FR2 in pl_ring_sleep. */
-    atomic_store_explicit(&ring->shared->tail, ring->tail, memory_order_seq_cst);
-    if (atomic_load_explicit(&ring->shared->sleeping, memory_order_seq_cst) == 0) return false;
+    /* RR1: the records, pairs with AR1 in pl_ring_peek. */
+    atomic_store_explicit(&ring->shared->tail, ring->tail, memory_order_release);
+#ifdef PREF
+    __builtin_prefetch(ring->data + (ring->tail & (ring->capacity - 1)), 1);
+#endif
+    /* FR1: pairs with FR2 in pl_ring_sleep. */
+    atomic_thread_fence(memory_order_seq_cst);
+    if (atomic_load_explicit(&ring->shared->sleeping, memory_order_relaxed) == 0) return false;
     /* Relaxed: the ring of the doorbell that follows orders it before any sleep that this ring ends. */
     atomic_store_explicit(&ring->shared->sleeping, 0, memory_order_relaxed);
     return true;
