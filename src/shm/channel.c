@@ -82,7 +82,8 @@ static size_t slot_size(uint32_t capacity)
 static int reserve(size_t size, uint8_t **ret_base)
 {
     uint8_t *all = mmap(NULL, size + WINDOW, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (all == MAP_FAILED) return pl_error(-errno, "channel: no address space for %zu bytes: %s", size, pl_error_word(errno));
+    if (all == MAP_FAILED)
+        return pl_error(-errno, "channel: no address space for %zu bytes: %s", size, pl_error_word(errno));
     size_t before = -(uintptr_t)all & (WINDOW - 1);
     if (before > 0) munmap(all, before);
     if (before < WINDOW) munmap(all + before + size, WINDOW - before);
@@ -96,8 +97,9 @@ static int window_new(struct arena *arena, size_t slot, struct window **ret_wind
     if (window == NULL) return pl_error(-ENOMEM, "channel: out of memory");
     size_t size = slot <= WINDOW ? WINDOW : slot;
     size_t slots = size / slot;
-    *window = (struct window){ .arena = arena, .size = size, .slot_size = slot,
-                               .slots = slots < SLOTS_MAX ? (uint32_t)slots : SLOTS_MAX };
+    *window = (struct window){
+        .arena = arena, .size = size, .slot_size = slot, .slots = slots < SLOTS_MAX ? (uint32_t)slots : SLOTS_MAX
+    };
     int r = reserve(size, &window->base);
     if (r < 0) {
         free(window);
@@ -120,7 +122,8 @@ static int slot_take(size_t size, struct window **ret_window, uint8_t **ret_slot
     int r = 0;
     struct window *found = NULL;
     pthread_mutex_lock(&arena->lock);
-    pl_list_each(item, &arena->windows) {
+    pl_list_each(item, &arena->windows)
+    {
         struct window *window = pl_container_of(item, struct window, link);
         if (window->slot_size != size || window_full(window)) continue;
         found = window;
@@ -146,7 +149,8 @@ static void slot_give_back(struct window *window, uint8_t *slot)
     struct arena *arena = window->arena;
     /* Addresses stay reserved, so that nobody else's mapping gets between. If that fails, for lack of
      * kernel memory, the slot stays in use for good: safe, and then the least of the worries. */
-    if (mmap(slot, window->slot_size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED)
+    if (mmap(slot, window->slot_size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) ==
+        MAP_FAILED)
         return;
     pthread_mutex_lock(&arena->lock);
     window->used &= ~(1ULL << ((size_t)(slot - window->base) / window->slot_size));
@@ -233,7 +237,8 @@ int pl_channel_attach(struct pl_channel *ret_channel, int fd, uint32_t capacity)
     uint32_t magic = control->magic, version = control->version, claimed = control->capacity;
     if (magic != PL_CHANNEL_MAGIC || version != PL_CHANNEL_VERSION || claimed != capacity) {
         pl_channel_detach(&channel);
-        return pl_error(-EPROTO, "channel: the peer's memory says magic 0x%x, version %u, capacity %u; expected 0x%x, %d, %u",
+        return pl_error(-EPROTO,
+                        "channel: the peer's memory says magic 0x%x, version %u, capacity %u; expected 0x%x, %d, %u",
                         magic, version, claimed, (unsigned)PL_CHANNEL_MAGIC, PL_CHANNEL_VERSION, capacity);
     }
     *ret_channel = channel;

@@ -12,9 +12,9 @@
 
 struct pl_channel {
     struct pl_channel_control *control;
-    uint8_t *ring[2];   /* capacity bytes, mapped twice */
+    uint8_t *ring[2]; /* capacity bytes, mapped twice */
     uint32_t capacity;
-    void *window;       /* private to channel.c */
+    void *window; /* private to channel.c */
 };
 
 /* Creates and maps; *ret_fd is the sealed (SHRINK|GROW|SEAL) memfd, the caller's: send it, close it.

@@ -15,7 +15,7 @@ enum { PL_CHANNEL_MAGIC = 0x6c616970, PL_CHANNEL_VERSION = 1 };
 /* The control page is PL_CHANNEL_PAGE bytes, or one page where pages are larger. */
 enum { PL_CHANNEL_PAGE = 4096, PL_RING_CAPACITY = 65536, PL_RING_LIGHT = 4096, PL_RING_ALIGN = 32 };
 enum { PL_RING_CAPACITY_MAX = 1 << 26 };
-enum { PL_SEGMENTS_MAX = 64 };      /* per connection and direction */
+enum { PL_SEGMENTS_MAX = 64 }; /* per connection and direction */
 enum { PL_SIDE_CLIENT = 0, PL_SIDE_SERVER = 1 };
 enum { PL_RING_REQUESTS = 0, PL_RING_REPLIES = 1 };
 
@@ -32,7 +32,7 @@ struct pl_channel_control {
     uint32_t version, capacity, reserved;
     struct pl_ring_shared ring[2];
     struct {
-        _Alignas(64) _Atomic uint32_t cpu;  /* the CPU this side last ran on, + 1; 0 unknown */
+        _Alignas(64) _Atomic uint32_t cpu;   /* the CPU this side last ran on, + 1; 0 unknown */
         _Alignas(64) _Atomic uint64_t taken; /* server: requests that ran or run; the rest never will if it dies */
     } side[2];
     /* [direction of travel][segment id]: the generation that the receiver has given back */

@@ -9,12 +9,16 @@
 
 #include <errno.h>
 
-void pl_ring_producer_init(struct pl_ring_producer *ring, struct pl_ring_shared *shared, uint8_t *data, uint32_t capacity)
+void pl_ring_producer_init(struct pl_ring_producer *ring, struct pl_ring_shared *shared, uint8_t *data,
+                           uint32_t capacity)
 {
-    *ring = (struct pl_ring_producer){ .shared = shared, .data = data, .capacity = capacity, .extent = PL_RING_LIGHT };
+    *ring = (struct pl_ring_producer){
+        .shared = shared, .data = data, .capacity = capacity, .extent = PL_RING_LIGHT, .light = true
+    };
 }
 
-void pl_ring_consumer_init(struct pl_ring_consumer *ring, struct pl_ring_shared *shared, const uint8_t *data, uint32_t capacity)
+void pl_ring_consumer_init(struct pl_ring_consumer *ring, struct pl_ring_shared *shared, const uint8_t *data,
+                           uint32_t capacity)
 {
     *ring = (struct pl_ring_consumer){ .shared = shared, .data = data, .capacity = capacity, .extent = PL_RING_LIGHT };
 }
@@ -44,39 +48,57 @@ static int see_head(struct pl_ring_producer *ring, uint64_t head)
     return 0;
 }
 
+/* Where the page ends that the byte before OFFSET lies in. */
+static uint64_t page_end(uint64_t offset)
+{
+    return (offset + PL_RING_LIGHT - 1) & ~(uint64_t)(PL_RING_LIGHT - 1);
+}
+
+/* The ring is empty: goes on at the next lap. That leaves room for OFFSET bytes until the consumer has
+ * followed; twice running, because a burst that begins here would meet a full ring early. */
+static void skip_lap(struct pl_ring_producer *ring, uint64_t offset)
+{
+    /* Relaxed: the next tail that is published carries it (RR1). */
+    atomic_store_explicit(&ring->shared->skip, ring->tail, memory_order_relaxed);
+    ring->tail += ring->capacity - offset;
+}
+
 int pl_ring_make_room(struct pl_ring_producer *ring, size_t size)
 {
     if (size > ring->capacity)
         return pl_error(-EMSGSIZE, "ring: a record of %zu bytes in a ring of %u", size, ring->capacity);
     uint64_t need = pl_ring_round(size), offset = ring->tail & (ring->capacity - 1);
-    bool grow = offset + need > ring->extent;
-    if (grow || ring->tail - ring->head + need > ring->capacity) {
-        /* AR2: pairs with RR2 in pl_ring_consume and RR3 in pl_ring_give_back. */
+    bool leaves = offset != 0 && page_end(offset) != page_end(offset + need);
+    if (leaves || ring->tail - ring->head + need > ring->capacity) {
+        /* AR2: pairs with RR2 in pl_ring_consume, RR3 in pl_ring_give_back, RR4 in pl_ring_look. */
         int r = see_head(ring, atomic_load_explicit(&ring->shared->head, memory_order_acquire));
         if (r < 0) return r;
         if (ring->tail - ring->head + need > ring->capacity) return PL_RING_FULL;
     }
-    if (grow && ring->tail == ring->head && need <= offset) {
-        /* Empty: the next lap instead of more pages. The record fits beside what is skipped, since that
-         * leaves OFFSET bytes. Relaxed: the next tail that is published carries it (RR1). */
-        atomic_store_explicit(&ring->shared->skip, ring->tail, memory_order_relaxed);
-        ring->tail += ring->capacity - offset;
-        offset = 0;
-    } else if (grow) {
+    if (leaves) {
+        bool empty = ring->tail == ring->head, light = ring->light;
+        ring->light = empty;
+        if (empty && light && need <= offset) {
+            skip_lap(ring, offset);
+            offset = 0;
+        }
+    }
+    if (offset + need > ring->extent) {
         int r = extend(ring->data, &ring->extent, offset + need, 1);
         if (r < 0) return r;
     }
-    ring->limit = ring->head + ring->capacity;
-    uint64_t lap = ring->tail - offset;
-    if (ring->extent < 2 * ring->capacity && ring->limit > lap + ring->extent) ring->limit = lap + ring->extent;
+    uint64_t room = ring->head + ring->capacity - ring->tail, page = page_end(offset + need) - offset;
+    ring->limit = ring->tail + (room < page ? room : page);
     return 0;
 }
 
 bool pl_ring_starve(struct pl_ring_producer *ring, size_t size)
 {
-    atomic_store_explicit(&ring->shared->starved, 1, memory_order_seq_cst);
+    /* Relaxed, as is the load: the fence is between them. */
+    atomic_store_explicit(&ring->shared->starved, 1, memory_order_relaxed);
     /* FR4: pairs with FR3 in pl_ring_give_back: the consumer sees the announcement or we its head. */
-    uint64_t head = atomic_load_explicit(&ring->shared->head, memory_order_seq_cst);
+    atomic_thread_fence(memory_order_seq_cst);
+    uint64_t head = atomic_load_explicit(&ring->shared->head, memory_order_relaxed);
     /* A lie ends the sleep, too; the next reserve tells of it. */
     if (head - ring->head <= ring->published - ring->head && ring->tail - head + pl_ring_round(size) > ring->capacity)
         return true;
@@ -97,18 +119,20 @@ int pl_ring_look(struct pl_ring_consumer *ring, uint64_t tail)
         return pl_error(-EPROTO, "ring: the peer claims to have written up to %llu where %llu to %llu are possible",
                         (unsigned long long)tail, (unsigned long long)ring->head,
                         (unsigned long long)(ring->head + ring->capacity));
-    /* A skip reaches beyond the lap's end. Our extent says nothing of it: where records happen to end
-     * with the lap, a run leads into our mirror before the producer needs its own. */
     uint64_t end = offset + (tail - ring->head);
-    if (end > ring->extent || end > ring->capacity) {
-        /* Relaxed: came with the tail (AR1). At offset 0 there is nothing to skip; a fresh ring says 0. */
+    if (end > ring->extent || end >= ring->capacity) {
+        /* A skip reaches at least to the lap's end. Relaxed: it came with the tail (AR1). At offset 0 there
+         * is nothing to skip, and a fresh ring says 0. */
         uint64_t skip = atomic_load_explicit(&ring->shared->skip, memory_order_relaxed);
         if (skip == ring->head && offset != 0) {
             uint64_t lap = ring->head + (ring->capacity - offset);
             if (tail - ring->head < lap - ring->head)
                 return pl_error(-EPROTO, "ring: the peer skips to %llu but wrote up to %llu", (unsigned long long)lap,
                                 (unsigned long long)tail);
-            ring->head = ring->tail = lap;
+            ring->head = ring->published = ring->tail = lap;
+            /* At once, because the producer has little room until then. RR4: nothing was read there, pairs
+             * with AR2 in pl_ring_make_room. */
+            atomic_store_explicit(&ring->shared->head, lap, memory_order_release);
             if (tail == lap) return PL_RING_EMPTY;
             end = tail - lap;
         }
@@ -127,9 +151,11 @@ int pl_ring_overconsumed(const struct pl_ring_consumer *ring, size_t size)
 
 bool pl_ring_sleep(struct pl_ring_consumer *ring)
 {
-    atomic_store_explicit(&ring->shared->sleeping, 1, memory_order_seq_cst);
+    /* Relaxed, as is the load: the fence is between them. */
+    atomic_store_explicit(&ring->shared->sleeping, 1, memory_order_relaxed);
     /* FR2: pairs with FR1 in pl_ring_publish: the producer sees the announcement or we its tail. */
-    if (atomic_load_explicit(&ring->shared->tail, memory_order_seq_cst) == ring->head) return true;
+    atomic_thread_fence(memory_order_seq_cst);
+    if (atomic_load_explicit(&ring->shared->tail, memory_order_relaxed) == ring->head) return true;
     pl_ring_awake(ring);
     return false;
 }

@@ -5,15 +5,15 @@
  * publishes it. The peer's position is copied once and checked against our own capacity: a lie is
  * -EPROTO. Records are PL_RING_ALIGN-aligned runs of bytes; what is in them is the caller's affair.
  *
- * Waking: the consumer announces (sleeping = 1), then looks again, then sleeps; the producer publishes
- * its tail, then looks whether a sleep is announced. Stores and loads of these two words are seq_cst, so
- * at least one side sees the other's. The producer that sees an announcement takes it back itself, so
- * that one sleep costs one ring of the doorbell: whoever gets `true` must ring. Likewise `starved` for
- * a producer without room.
+ * Waking: the consumer announces (sleeping = 1), fence, looks again, sleeps; the producer publishes its
+ * tail, fence, looks whether a sleep is announced: at least one side sees the other's store. The producer
+ * that sees an announcement takes it back itself, so that one sleep costs one ring of the doorbell:
+ * whoever gets `true` must ring. Likewise `starved` for a producer without room.
  *
- * Light traffic stays in little memory: a producer that finds the ring empty at the end of the pages
- * used so far goes on at the start of the next lap (`skip` tells the consumer) instead of using more
- * pages; if the ring isn't empty, the pages used double. Both sides populate pages before they use them.
+ * Light traffic stays in little memory, which spares pages and keeps cache lines warm (a round trip
+ * through all of the ring costs half as much again): a producer that twice running finds the ring empty
+ * at a page's end goes on at the start of the next lap (`skip` tells the consumer). Busy traffic brings in
+ * more pages, doubling; both sides populate pages before they use them.
  */
 #ifndef PL_SHM_RING_SPSC_H
 #define PL_SHM_RING_SPSC_H
@@ -32,7 +32,8 @@ struct pl_ring_producer {
     uint64_t head;      /* the consumer's, as last seen and checked */
     uint64_t limit;     /* may be filled up to here without a look at head or pages */
     uint32_t capacity;
-    uint32_t extent;    /* bytes of the two mappings that are populated */
+    uint32_t extent; /* bytes of the two mappings that are populated */
+    bool light;      /* the ring was empty at the last page's end */
 };
 
 struct pl_ring_consumer {
@@ -49,8 +50,10 @@ struct pl_ring_consumer {
 /* DATA is 2 * CAPACITY bytes, page-aligned, of which the second half mirrors the first and the first
  * PL_RING_LIGHT are populated. (2 * CAPACITY plain bytes do between threads if the consumer
  * peeks for each record: then none is read through the other half than it was written.) */
-void pl_ring_producer_init(struct pl_ring_producer *ring, struct pl_ring_shared *shared, uint8_t *data, uint32_t capacity);
-void pl_ring_consumer_init(struct pl_ring_consumer *ring, struct pl_ring_shared *shared, const uint8_t *data, uint32_t capacity);
+void pl_ring_producer_init(struct pl_ring_producer *ring, struct pl_ring_shared *shared, uint8_t *data,
+                           uint32_t capacity);
+void pl_ring_consumer_init(struct pl_ring_consumer *ring, struct pl_ring_shared *shared, const uint8_t *data,
+                           uint32_t capacity);
 
 /* The announcement before a producer sleeps for room: true: still no room for SIZE, sleep; false: try
  * again (the announcement is taken back). pl_ring_fed takes it back after a sleep. */
@@ -99,13 +102,11 @@ static inline bool pl_ring_publish(struct pl_ring_producer *ring)
     ring->published = ring->tail;
     /* RR1: the records, pairs with AR1 in pl_ring_peek. */
     atomic_store_explicit(&ring->shared->tail, ring->tail, memory_order_release);
-#ifdef PREF
-    __builtin_prefetch(ring->data + (ring->tail & (ring->capacity - 1)), 1);
-#endif
     /* FR1: pairs with FR2 in pl_ring_sleep. */
     atomic_thread_fence(memory_order_seq_cst);
+    /* Relaxed: after the fence. */
     if (atomic_load_explicit(&ring->shared->sleeping, memory_order_relaxed) == 0) return false;
-    /* Relaxed: the ring of the doorbell that follows orders it before any sleep that this ring ends. */
+    /* Relaxed: the ring of the doorbell that follows comes after it, and so does all that it wakes. */
     atomic_store_explicit(&ring->shared->sleeping, 0, memory_order_relaxed);
     return true;
 }
@@ -136,22 +137,26 @@ static inline int pl_ring_consume(struct pl_ring_consumer *ring, size_t size)
     ring->head += step;
     if (step == known || ring->head - ring->published >= ring->capacity / 4) {
         ring->published = ring->head;
-        /* RR2: our reads are done, pairs with AR2 in see_head. */
+        /* RR2: our reads are done, pairs with AR2 in pl_ring_make_room. */
         atomic_store_explicit(&ring->shared->head, ring->head, memory_order_release);
     }
     return 0;
 }
 
 /* Publishes the head if it moved and looks for a starving producer: true: ring its doorbell. It costs a
- * full fence (7 ns) where the head moved since the last time and nothing otherwise: call it once for
- * each run that peek gave (before the next peek), not once a record, and always before pl_ring_sleep. */
+ * full fence (7 ns) where the head moved since the last time and nothing otherwise: call it when peek
+ * found the ring empty (while you spin it is free, and off the path of a reply that was already sent), at
+ * least once a quarter of a ring where runs are long, always before pl_ring_sleep; never once a record. */
 static inline bool pl_ring_give_back(struct pl_ring_consumer *ring)
 {
     if (ring->head == ring->offered) return false;
     ring->offered = ring->published = ring->head;
-    /* RR3: our reads are done, pairs with AR2 in see_head. FR3: pairs with FR4 in pl_ring_starve. */
-    atomic_store_explicit(&ring->shared->head, ring->head, memory_order_seq_cst);
-    if (atomic_load_explicit(&ring->shared->starved, memory_order_seq_cst) == 0) return false;
+    /* RR3: our reads are done, pairs with AR2 in pl_ring_make_room. */
+    atomic_store_explicit(&ring->shared->head, ring->head, memory_order_release);
+    /* FR3: pairs with FR4 in pl_ring_starve. */
+    atomic_thread_fence(memory_order_seq_cst);
+    /* Relaxed: after the fence. */
+    if (atomic_load_explicit(&ring->shared->starved, memory_order_relaxed) == 0) return false;
     /* Relaxed: as in pl_ring_publish. */
     atomic_store_explicit(&ring->shared->starved, 0, memory_order_relaxed);
     return true;

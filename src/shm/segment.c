@@ -26,10 +26,10 @@
 #define F_SEAL_FUTURE_WRITE 0x0010
 #endif
 
-enum { CLASS_MIN = 14, CLASS_MAX = 30 };       /* 16 KiB to 1 GiB */
+enum { CLASS_MIN = 14, CLASS_MAX = 30 }; /* 16 KiB to 1 GiB */
 enum { POPULATE_STEP = 1 << 16 };
 enum { SEALS = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL };
-enum { WASTE = 3 };                            /* an idle segment of 2^3 times the size is too good for it */
+enum { WASTE = 3 }; /* an idle segment of 2^3 times the size is too good for it */
 
 struct slot {
     struct pl_segment segment; /* first: handed out and taken back as this */
@@ -84,8 +84,9 @@ static int collect(struct pl_segment_pool *pool)
         uint32_t value = atomic_load_explicit(&pool->returned[i], memory_order_acquire);
         if (value == (slot == NULL ? 0 : slot->returned)) continue;
         if (slot == NULL || !slot->lent || value != slot->segment.generation)
-            return pl_error(-EPROTO, "segments: the peer gives back generation %u of segment %u, which it does not have",
-                            value, i);
+            return pl_error(-EPROTO,
+                            "segments: the peer gives back generation %u of segment %u, which it does not have", value,
+                            i);
         slot->returned = value;
         slot->lent = false;
     }
@@ -106,8 +107,7 @@ static int make_memory(struct slot *slot, uint32_t class)
     int r = pl_memfd_create("plait-segment", size, &fd);
     if (r < 0) return r;
     uint8_t *data = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    if (data == MAP_FAILED)
-        return pl_error(-errno, "segment: mapping %zu bytes: %s", size, pl_error_word(errno));
+    if (data == MAP_FAILED) return pl_error(-errno, "segment: mapping %zu bytes: %s", size, pl_error_word(errno));
     r = pl_memfd_seal(fd, SEALS | F_SEAL_FUTURE_WRITE);
     if (r == -EINVAL) r = pl_memfd_seal(fd, SEALS);
     if (r == 0 && fchmod(fd, 0400) != 0) r = pl_error(-errno, "segment: chmod: %s", pl_error_word(errno));
@@ -215,7 +215,7 @@ struct mapping {
 
 struct pl_segment_map {
     struct pl_fork_hook fork;
-    bool inherited;             /* this is a forked child's copy */
+    bool inherited; /* this is a forked child's copy */
     pthread_mutex_t lock;
     _Atomic uint32_t *returned; /* NULL: closed */
     uint32_t references;        /* the owner's and one for each view */
@@ -299,8 +299,9 @@ int pl_segment_map_add(struct pl_segment_map *map, int fd, uint32_t id, uint64_t
 {
     PL_AUTO_CLOSE int owned = fd;
     if (id >= PL_SEGMENTS_MAX || size == 0 || size > 1ULL << CLASS_MAX || size % pl_page_size() != 0)
-        return pl_error(-EPROTO, "segments: the peer announces segment %u of %llu bytes (ids end at %d, sizes at 1 GiB)",
-                        id, (unsigned long long)size, PL_SEGMENTS_MAX - 1);
+        return pl_error(-EPROTO,
+                        "segments: the peer announces segment %u of %llu bytes (ids end at %d, sizes at 1 GiB)", id,
+                        (unsigned long long)size, PL_SEGMENTS_MAX - 1);
     int r = pl_memfd_check(owned, size, SEALS);
     if (r < 0) return pl_error_in(r, "segment %u", id);
     struct mapping *mapping = calloc(1, sizeof *mapping);
@@ -385,7 +386,8 @@ int pl_segment_map_view(struct pl_segment_map *map, uint32_t id, uint32_t genera
         give_back(map, id, 0);
         return pl_error_in(r, "segment %u", id);
     }
-    *ret_view = (struct pl_segment_view){ .map = map, .data = mapping->data, .size = size, .id = id, .generation = generation };
+    *ret_view =
+        (struct pl_segment_view){ .map = map, .data = mapping->data, .size = size, .id = id, .generation = generation };
     return 0;
 }
 

@@ -19,7 +19,7 @@ struct pl_segment {
     uint32_t id, generation;
     uint8_t *data;
     size_t capacity;
-    int fd;          /* until it is announced; then -1 */
+    int fd; /* until it is announced; then -1 */
 };
 
 struct pl_segment_pool; /* the sender's side of one direction; not thread-safe */

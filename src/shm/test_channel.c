@@ -107,7 +107,8 @@ TEST(seven_channels_share_a_window_of_2_mib)
         int fd;
         CHECK_INT(pl_channel_create(&channels[i], PL_RING_CAPACITY, &fd), 0);
         close(fd);
-        CHECK_INT((uintptr_t)channels[i].control >> 21, (uintptr_t)(channels[i].ring[1] + 2 * PL_RING_CAPACITY - 1) >> 21);
+        CHECK_INT((uintptr_t)channels[i].control >> 21,
+                  (uintptr_t)(channels[i].ring[1] + 2 * PL_RING_CAPACITY - 1) >> 21);
         CHECK_INT((uintptr_t)channels[i].control >> 21 == (uintptr_t)channels[i - i % 7].control >> 21, 1);
     }
     CHECK(channels[0].window != channels[7].window);

@@ -94,8 +94,12 @@ TEST(what_is_no_eventfd_is_refused)
 {
     int ends[2];
     CHECK_INT(pipe2(ends, O_CLOEXEC), 0);
-    int others[] = { ends[0], ends[1], epoll_create1(EPOLL_CLOEXEC), timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC),
-                     memfd_create("not a bell", MFD_CLOEXEC), open("/dev/null", O_RDWR | O_CLOEXEC) };
+    int others[] = { ends[0],
+                     ends[1],
+                     epoll_create1(EPOLL_CLOEXEC),
+                     timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC),
+                     memfd_create("not a bell", MFD_CLOEXEC),
+                     open("/dev/null", O_RDWR | O_CLOEXEC) };
     for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) {
         CHECK(others[i] >= 0);
         CHECK_INT(pl_doorbell_check(others[i]), -EPROTO);
