@@ -1,5 +1,7 @@
-/* Watching: who serves what, who is connected, what goes through. Reads the status pages,
- * so it costs the observed programs nothing and is right also while they are stopped. */
+/* Watching: who serves what, who is connected, what goes through. Reads the status pages
+ * (docs/status.md), so it costs the observed programs nothing and is right also while they are
+ * stopped. Shown is what lives and may be read: each user sees their own services, root sees
+ * root's. A process that found no room for its page serves unseen, and says so in its log. */
 #ifndef PLAIT_WATCH_H
 #define PLAIT_WATCH_H
 
@@ -21,12 +23,14 @@ typedef struct plait_watch_connection {
     const char *transport; /* shm, unix, tcp */
     const char *framing;   /* plait, raw, lines, length */
     uint64_t connected_ms; /* Unix time, ms */
-    uint64_t requests, replies, bytes_in, bytes_out, errors, outstanding;
+    uint64_t requests, replies, bytes_in, bytes_out;
+    uint64_t errors;      /* failure replies and breaches of the protocol */
+    uint64_t outstanding; /* requests taken and not answered yet */
 } plait_watch_connection;
 
 typedef struct plait_watch_instance {
     const char *service;
-    uint64_t id;           /* 64 random bits, names its runtime entries */
+    uint64_t id; /* 64 random bits, names its runtime entries */
     int32_t pid;
     uint32_t uid;
     const char *process;   /* the process's name */
@@ -38,12 +42,14 @@ typedef struct plait_watch_instance {
     const char *methods;   /* separated by spaces */
     uint64_t requests, failures, dropped, bytes_in, bytes_out, protocol_errors; /* totals */
     int32_t threads;
-    int32_t stopped;       /* 1: the process is stopped (SIGSTOP) */
+    int32_t stopped; /* 1: the process is stopped (SIGSTOP) */
     size_t connection_count;
     const plait_watch_connection *connections;
 } plait_watch_instance;
 
-/* NAME NULL: all. Errors: -ENOMEM, -EMFILE, -EACCES. An absent name is an empty list. */
+/* NAME NULL: all. Sorted by service, then age. Errors: -ENOMEM, -EMFILE, and where the own runtime
+ * directory is refused and no other is there: -EACCES, -EPERM, -ELOOP, -ENOTDIR, -EINVAL. An absent
+ * name is an empty list. */
 int plait_watch_open(plait_watch **ret_watch, const char *name);
 size_t plait_watch_count(const plait_watch *watch);
 const plait_watch_instance *plait_watch_at(const plait_watch *watch, size_t index);
