@@ -69,6 +69,7 @@ struct bench_round {
     double switches, server_switches; /* voluntary context switches per call: both sides, the server's */
     double syscalls;                  /* per call, both sides; -1: not counted */
     double bytes;                     /* per connection; memory drive only */
+    bool own_memory;                  /* bytes are those of our processes, not of the machine */
     uint64_t calls;
 };
 
@@ -137,6 +138,15 @@ struct bench_switches {
 };
 int bench_switches_of(pid_t pid, struct bench_switches *ret_switches);
 uint64_t bench_memory_used(void); /* bytes in use on this machine, page cache left out */
+
+/* Weighs processes: see bench_memory.c. */
+struct bench_scale {
+    int usage_fd; /* -1: the whole machine is weighed */
+    char base[32], group[80];
+};
+bool bench_scale_open(struct bench_scale *scale, const pid_t *pids, unsigned count); /* false: the machine */
+void bench_scale_close(struct bench_scale *scale, const pid_t *pids, unsigned count);
+uint64_t bench_scale_read(const struct bench_scale *scale); /* bytes */
 
 /* Counts the system calls of a thread, if this machine lets us: fd, or a negative errno. */
 int bench_syscalls_open(pid_t pid);

@@ -231,6 +231,26 @@ static int measure(struct bench_link *link, const struct bench_load *load, void 
     return 0;
 }
 
+/* After the clock has stopped: the tracepoint makes every system call slower. */
+static int count_syscalls(struct bench_link *link, const struct bench_load *load, void *body)
+{
+    int counters[2] = { bench_syscalls_open(getpid()), bench_syscalls_open(link->server) }, r = 0;
+    unsigned calls = load->size > 1 << 20 ? 4 : load->pause_ns ? 60 : 2000;
+    uint64_t start, count;
+
+    if (counters[0] < 0 || counters[1] < 0) return 0;
+    start = bench_syscalls_read(counters[0]) + bench_syscalls_read(counters[1]);
+    for (unsigned i = 0; r == 0 && i < calls; i++) {
+        if (load->pause_ns) sleep_ns(load->pause_ns);
+        r = call_once(link, body, load->size, i);
+    }
+    count = bench_syscalls_read(counters[0]) + bench_syscalls_read(counters[1]) - start;
+    link->shared->round.syscalls = (double)count / calls - (load->pause_ns ? 1 : 0); /* the pause is none of theirs */
+    close(counters[0]);
+    close(counters[1]);
+    return r;
+}
+
 int bench_drive_calls(struct bench_link *link, const struct bench_load *load)
 {
     struct bench_samples samples = { 0 };
@@ -245,6 +265,7 @@ int bench_drive_calls(struct bench_link *link, const struct bench_load *load)
     if (r == 0) r = link->subject->ops->open(link);
     if (r == 0) r = warm_up(link, load, body);
     if (r == 0) r = measure(link, load, body, &samples);
+    if (r == 0) r = count_syscalls(link, load, body);
     if (r == 0) close_link(link);
     crowd_dismiss(&crowd);
     bench_samples_deinit(&samples);
@@ -377,22 +398,28 @@ int bench_drive_idle(struct bench_link *link, const struct bench_load *load)
     return 0;
 }
 
-/* Weighs the machine before and after: what the kernel holds for a connection counts too. */
+/* Weighs before and after: what the kernel holds for a connection counts too. */
 int bench_drive_memory(struct bench_link *link, const struct bench_load *load)
 {
+    struct bench_round *round = &link->shared->round;
+    const pid_t pids[] = { getpid(), link->server };
+    struct bench_scale scale;
     struct crowd crowd;
-    uint64_t before;
+    uint64_t before = 0;
     int r;
 
+    round->own_memory = bench_scale_open(&scale, pids, 2); /* the crowd is born into it */
     r = crowd_gather(link, load->crowd, &crowd);
-    if (r < 0) return r;
-    sleep_ns(load->pause_ns);
-    before = bench_memory_used();
-    r = crowd_complete(link, &crowd);
     if (r == 0) {
         sleep_ns(load->pause_ns);
-        link->shared->round.bytes = ((double)bench_memory_used() - (double)before) / (load->crowd - CROWD_PROCESSES);
+        before = bench_scale_read(&scale);
+        r = crowd_complete(link, &crowd);
+    }
+    if (r == 0) {
+        sleep_ns(load->pause_ns);
+        round->bytes = ((double)bench_scale_read(&scale) - (double)before) / (load->crowd - CROWD_PROCESSES);
     }
     crowd_dismiss(&crowd);
+    bench_scale_close(&scale, pids, 2);
     return r;
 }

@@ -368,6 +368,8 @@ static void judge_raw(const struct row *row, const struct bench_round *series, u
     result->ratio = spreads[best].median > 0 ? result->plait.median / spreads[best].median : 0;
     for (unsigned i = 0; i < raw_count; i++) {
         if (i != best) bench_note(result, "%s %.3g", row->raw[i]->name, spreads[i].median);
+        if (row->figure == p50 && series[(i + 1) * rounds].syscalls >= 0)
+            bench_note(result, "%s %.3g system calls", row->raw[i]->name, series[(i + 1) * rounds].syscalls);
         remark_raw(row->raw[i], spreads[i], result);
     }
 }
@@ -386,6 +388,12 @@ static bool reached(const struct row *row, const struct bench_round *series, uns
         ok = ok && own.median <= row->switches_limit;
         bench_note(result, "%.2f voluntary switches a round trip", own.median);
     }
+    if (row->figure == p50 && spread_of(series, rounds, syscalls).low >= 0)
+        bench_note(result, "%.3g system calls a round trip, both sides", spread_of(series, rounds, syscalls).median);
+    if (row->figure == kib)
+        bench_note(result, "%s",
+                   series->own_memory ? "weighed in a memory group of its own"
+                                      : "weighed with the whole machine: right only if nothing else runs");
     if (row->syscalls_limit > 0) {
         struct bench_spread own = spread_of(series, rounds, syscalls);
         ok = ok && own.median <= row->syscalls_limit;
