@@ -120,6 +120,11 @@ static int transmit(struct pl_link *link, const struct pl_outgoing *out, struct 
         r = prefix_name(out, &prefixed);
         if (r < 0) return r;
         frame.size += (uint32_t)r;
+        if (frame.size > link->peer.max_message) {
+            free(prefixed);
+            return pl_error(-EMSGSIZE, "a message of %zu bytes and its method's name; %s takes max_message=%llu", out->size,
+                            link->client->target_text, (unsigned long long)link->peer.max_message);
+        }
         frame.flags |= PL_FRAME_NAMED;
         body = prefixed;
         borrow = false;

@@ -136,14 +136,14 @@ static void drop_fds(struct incoming *incoming)
     incoming->count = 0;
 }
 
-/* Exactly SIZE bytes: what follows them belongs to the transport. */
-static int receive_exactly(int socket, void *memory, size_t size, uint64_t deadline_ns, struct incoming *incoming)
+/* Exactly SIZE bytes, *done of which are there: what follows them belongs to the transport. */
+static int receive_exactly(int socket, void *memory, size_t size, uint64_t deadline_ns, struct incoming *incoming, size_t *done)
 {
-    size_t done = 0;
-    while (done < size) {
+    while (*done < size) {
+        size_t got = *done;
         int fds[PL_FDS_MAX];
         size_t count = PL_FDS_MAX - incoming->count;
-        ssize_t n = pl_fd_receive(socket, (uint8_t *)memory + done, size - done, fds, &count);
+        ssize_t n = pl_fd_receive(socket, (uint8_t *)memory + got, size - got, fds, &count);
         if (n == -EAGAIN) {
             struct pollfd poller = { .fd = socket, .events = POLLIN };
             n = poll(&poller, 1, pl_clock_poll_ms(deadline_ns));
@@ -154,7 +154,7 @@ static int receive_exactly(int socket, void *memory, size_t size, uint64_t deadl
         if (n == 0) return pl_error(-ECONNRESET, "the server closed the connection during the hello");
         memcpy(incoming->fds + incoming->count, fds, count * sizeof(int));
         incoming->count += count;
-        done += (size_t)n;
+        *done += (size_t)n;
     }
     return 0;
 }
@@ -205,8 +205,13 @@ static int receive_hello(int socket, uint64_t deadline_ns, struct pl_hello_serve
                          struct incoming *incoming)
 {
     uint8_t head[PL_HELLO_SERVER_HEAD];
-    size_t consumed;
-    int r = receive_exactly(socket, head, sizeof(head), deadline_ns, incoming);
+    size_t consumed, done = 0;
+    int r = receive_exactly(socket, head, sizeof(head), deadline_ns, incoming, &done);
+    if (r < 0 && done > 0) {
+        /* Something answered: if it isn't plait, that says more than how the connection ended. */
+        int known = pl_hello_server_decode(hello, head, done, &consumed);
+        return known < 0 ? known : r;
+    }
     if (r == 0) r = pl_hello_server_decode(hello, head, sizeof(head), &consumed);
     if (r < 0) return r;
     size_t tail_size = hello->tail_size;
@@ -214,7 +219,8 @@ static int receive_hello(int socket, uint64_t deadline_ns, struct pl_hello_serve
     uint8_t *bytes = malloc(sizeof(head) + tail_size + 1);
     if (bytes == NULL) return pl_error(-ENOMEM, "no memory for the hello");
     memcpy(bytes, head, sizeof(head));
-    r = receive_exactly(socket, bytes + sizeof(head), tail_size, deadline_ns, incoming);
+    done = 0;
+    r = receive_exactly(socket, bytes + sizeof(head), tail_size, deadline_ns, incoming, &done);
     if (r == 0) r = pl_hello_server_decode(hello, bytes, sizeof(head) + tail_size, &consumed);
     if (r == PL_HELLO_MORE) r = pl_error(-EPROTO, "the server's hello is incomplete");
     if (r < 0) {
@@ -223,6 +229,12 @@ static int receive_hello(int socket, uint64_t deadline_ns, struct pl_hello_serve
     }
     *ret_tail = bytes;
     return 0;
+}
+
+static int refused(const struct pl_hello_server *hello)
+{
+    char text[600];
+    return pl_error(hello->result, "%s", pl_hello_text(hello, text, sizeof(text)));
 }
 
 static int attach_shm(struct pl_transport **ret_transport, int socket, const struct pl_hello_server *hello,
@@ -264,7 +276,7 @@ int pl_handshake_connect(struct pl_transport **ret_transport, int socket, const 
     char **methods = NULL;
     int r = send_hello(socket, offer);
     if (r == 0) r = receive_hello(socket, deadline_ns, &hello, &bytes, &incoming);
-    if (r == 0 && hello.result < 0) r = pl_error(hello.result, "%.*s", (int)hello.tail_size, (const char *)hello.tail);
+    if (r == 0 && hello.result < 0) r = refused(&hello);
     if (r == 0) r = copy_methods(&hello, &methods);
     if (r < 0) {
         pl_close(&socket);

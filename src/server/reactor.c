@@ -75,11 +75,19 @@ int pl_reactor_init(struct pl_reactor *reactor, struct plait_server *server, uns
     pl_list_init(&reactor->sessions);
     pl_list_init(&reactor->awake);
     pl_list_init(&reactor->stalled);
+    pl_list_init(&reactor->ended);
     pl_list_init(&reactor->inbox);
     pthread_mutex_init(&reactor->inbox_lock, NULL);
     pl_spin_init(&reactor->spin, spin_us);
     int r = pl_loop_init(&reactor->loop);
     return r < 0 ? r : pl_wake_init(&reactor->wake, &reactor->loop, on_wake);
+}
+
+static void let_go_of_ended(struct pl_reactor *reactor)
+{
+    struct pl_list *item;
+    while ((item = pl_list_take(&reactor->ended)) != NULL)
+        pl_session_unref(pl_container_of(item, struct pl_session, link));
 }
 
 void pl_reactor_deinit(struct pl_reactor *reactor)
@@ -92,6 +100,7 @@ void pl_reactor_deinit(struct pl_reactor *reactor)
         pl_session_end(session);
         pl_session_unref(session);
     }
+    let_go_of_ended(reactor);
     pl_wake_deinit(&reactor->wake, &reactor->loop);
     pl_loop_deinit(&reactor->loop);
     pthread_mutex_destroy(&reactor->inbox_lock);
@@ -206,7 +215,7 @@ static bool inbox_empty(struct pl_reactor *reactor)
     return empty;
 }
 
-int pl_reactor_round(struct pl_reactor *reactor, uint64_t deadline_ns)
+static int round_of(struct pl_reactor *reactor, uint64_t deadline_ns)
 {
     if (__builtin_expect(atomic_load_explicit(&reactor->server->stopping, memory_order_acquire), 0)) { /* A_STOP1: pairs with R_STOP1 */
         if (!reactor->draining) begin_drain(reactor);
@@ -221,6 +230,13 @@ int pl_reactor_round(struct pl_reactor *reactor, uint64_t deadline_ns)
         return 0;
     }
     return wait_for_work(reactor, deadline_ns);
+}
+
+int pl_reactor_round(struct pl_reactor *reactor, uint64_t deadline_ns)
+{
+    int r = round_of(reactor, deadline_ns);
+    if (!pl_list_empty(&reactor->ended)) let_go_of_ended(reactor);
+    return r;
 }
 
 void *pl_reactor_main(void *argument)

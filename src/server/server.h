@@ -67,6 +67,7 @@ struct pl_reactor {
     struct pl_spin spin;
     struct pl_list sessions;        /* all of this reactor */
     struct pl_list awake;           /* which may have something to receive */
+    struct pl_list ended;           /* sessions to let go of at the end of the round */
     struct pl_list stalled;         /* in the middle of a message */
     unsigned awake_count;
     struct pl_timer stall_timer;
@@ -194,7 +195,7 @@ struct pl_session *pl_session_new(struct plait_server *server, struct pl_transpo
 void pl_session_adopt(struct pl_session *session);        /* in its reactor's thread: new, or may go on */
 bool pl_session_serve(struct pl_session *session);        /* true: something was received */
 bool pl_session_rest(struct pl_session *session);         /* true: announced its sleep, left the awake list */
-void pl_session_end(struct pl_session *session);          /* its reactor's thread; may free it */
+void pl_session_end(struct pl_session *session);          /* its reactor's thread, which lets go of it after the round */
 void pl_session_drain(struct pl_session *session);        /* GOAWAY; ends it if it is idle */
 void pl_session_check_stall(struct pl_session *session, uint64_t now_ns);
 void pl_session_unref(struct pl_session *session);
