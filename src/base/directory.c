@@ -40,7 +40,8 @@ static int variable(const char *name, char path[512])
     const char *value = secure_getenv(name);
     path[0] = '\0';
     if (value == NULL || value[0] == '\0') return 0;
-    if (value[0] != '/') return pl_error(-EINVAL, "%s=%s: not an absolute path (write one that begins with /)", name, value);
+    if (value[0] != '/')
+        return pl_error(-EINVAL, "%s=%s: not an absolute path (write one that begins with /)", name, value);
     size_t size = strlen(value);
     while (size > 1 && value[size - 1] == '/') size--;
     if (size >= sizeof(((struct pl_directory *)NULL)->path) - SUB_ROOM)
@@ -56,12 +57,15 @@ static int verify(int fd, const char *path, const struct demand *demand, struct 
     char owner[PL_USER_TEXT], wanted[PL_USER_TEXT];
     if (fstat(fd, ret_status) < 0) return pl_error(-errno, "%s: %s", path, pl_error_word(errno));
     if (S_ISLNK(ret_status->st_mode))
-        return pl_error(-ELOOP, "%s: a symbolic link, which is not followed here (remove it, or set PLAIT_DIR to the "
-                        "directory itself)", path);
+        return pl_error(-ELOOP,
+                        "%s: a symbolic link, which is not followed here (remove it, or set PLAIT_DIR to the "
+                        "directory itself)",
+                        path);
     if (!S_ISDIR(ret_status->st_mode))
         return pl_error(-ENOTDIR, "%s: not a directory (remove it, or set PLAIT_DIR to a directory)", path);
     if (ret_status->st_uid != demand->owner && ret_status->st_uid != demand->other_owner)
-        return pl_error(-EPERM, "%s: belongs to %s, not to %s (set PLAIT_DIR to a directory of your own, or have it removed)",
+        return pl_error(-EPERM,
+                        "%s: belongs to %s, not to %s (set PLAIT_DIR to a directory of your own, or have it removed)",
                         path, pl_user_format(ret_status->st_uid, owner), pl_user_format(demand->owner, wanted));
     if ((ret_status->st_mode & 022) != 0 && !(demand->sticky && (ret_status->st_mode & S_ISVTX) != 0))
         return pl_error(-EACCES, "%s: writable by others, mode %04o (chmod %s %s)", path,
@@ -77,20 +81,24 @@ static int make(int parent, const char *name, const char *path, mode_t mode)
     if (mkdirat(parent, name, mode & 0777) < 0) {
         if (errno == EEXIST) return 0;
         const char *what = errno == EROFS ? "the file system is read-only (set PLAIT_DIR to a writable directory)"
-            : errno == ENOSPC || errno == EDQUOT ? "no space left (free some, or set PLAIT_DIR to a directory elsewhere)"
-            : errno == EACCES || errno == EPERM ? "no permission to make it (set PLAIT_DIR to a directory of your own)"
-            : pl_error_word(errno);
+                           : errno == ENOSPC || errno == EDQUOT
+                               ? "no space left (free some, or set PLAIT_DIR to a directory elsewhere)"
+                           : errno == EACCES || errno == EPERM
+                               ? "no permission to make it (set PLAIT_DIR to a directory of your own)"
+                               : pl_error_word(errno);
         return pl_error(-errno, "%s: %s", path, what);
     }
     fd = openat(parent, name, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0) return pl_error(-errno, "%s: made, but gone again: %s", path, pl_error_word(errno));
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-    if (chmod(link, mode) < 0) return pl_error(-errno, "%s: chmod %04o: %s (is /proc mounted?)", path, (unsigned)mode, pl_error_word(errno));
+    if (chmod(link, mode) < 0)
+        return pl_error(-errno, "%s: chmod %04o: %s (is /proc mounted?)", path, (unsigned)mode, pl_error_word(errno));
     return 0;
 }
 
 /* Opens NAME in PARENT with FLAGS, makes it first if MODE isn't 0 and it's missing. */
-static int open_in(int parent, const char *name, const char *path, mode_t mode, const struct demand *demand, int *ret_fd)
+static int open_in(int parent, const char *name, const char *path, mode_t mode, const struct demand *demand,
+                   int *ret_fd)
 {
     struct stat status;
     char link[64];
@@ -110,7 +118,8 @@ static int open_in(int parent, const char *name, const char *path, mode_t mode, 
     /* Its maker died between mkdir and chmod, under an odd umask. */
     if (mode != 0 && !demand->chosen && status.st_uid == geteuid() && (status.st_mode & 0700) != 0700) {
         snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-        if (chmod(link, mode) < 0) return pl_error(-errno, "%s: chmod %04o: %s", path, (unsigned)mode, pl_error_word(errno));
+        if (chmod(link, mode) < 0)
+            return pl_error(-errno, "%s: chmod %04o: %s", path, (unsigned)mode, pl_error_word(errno));
     }
     *ret_fd = fd;
     fd = -1;
@@ -126,7 +135,8 @@ static int open_path(const char *path, mode_t mode, const struct demand *demand,
     int fd PL_AUTO_CLOSE = open(parent, O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0) {
         int code = -errno;
-        return pl_error(code, "%s: %s: %s (make it, or set PLAIT_DIR to another directory)", path, parent, pl_error_word(code));
+        return pl_error(code, "%s: %s: %s (make it, or set PLAIT_DIR to another directory)", path, parent,
+                        pl_error_word(code));
     }
     return open_in(fd, slash[1] == '\0' ? "." : slash + 1, path, mode, demand, ret_fd);
 }
@@ -139,11 +149,12 @@ static int check_parent(const char *parent)
     char owner[PL_USER_TEXT], self[PL_USER_TEXT];
     if (stat(parent, &status) < 0) {
         int code = -errno;
-        return pl_error(code, "%s: %s (XDG_RUNTIME_DIR names it; make it, unset the variable, or set PLAIT_DIR)", parent,
-                        pl_error_word(code));
+        return pl_error(code, "%s: %s (XDG_RUNTIME_DIR names it; make it, unset the variable, or set PLAIT_DIR)",
+                        parent, pl_error_word(code));
     }
     if (status.st_uid != geteuid())
-        return pl_error(-EPERM, "%s: belongs to %s, not to %s (XDG_RUNTIME_DIR names it; unset the variable, or set PLAIT_DIR)",
+        return pl_error(-EPERM,
+                        "%s: belongs to %s, not to %s (XDG_RUNTIME_DIR names it; unset the variable, or set PLAIT_DIR)",
                         parent, pl_user_format(status.st_uid, owner), pl_user_format(geteuid(), self));
     return 0;
 }
@@ -158,10 +169,8 @@ static int choose_own(char path[512], bool *ret_chosen)
     if (r < 0) return r;
     if (base[0] != '\0') {
         bool many = lstat(base, &status) == 0 && S_ISDIR(status.st_mode) && (status.st_mode & S_ISVTX) != 0;
-        if (many)
-            snprintf(path, 512, "%.*s/%u", 512 - SUB_ROOM, base, uid);
-        else
-            memcpy(path, base, sizeof base);
+        if (many) snprintf(path, 512, "%.*s/%u", 512 - SUB_ROOM, base, uid);
+        else memcpy(path, base, sizeof base);
         *ret_chosen = !many;
         return 0;
     }
@@ -174,8 +183,7 @@ static int choose_own(char path[512], bool *ret_chosen)
     snprintf(base, sizeof base, "/run/user/%u", uid);
     if (stat(base, &status) == 0 && S_ISDIR(status.st_mode) && status.st_uid == geteuid())
         snprintf(path, 512, "%.*s/plait", 512 - SUB_ROOM, base);
-    else
-        snprintf(path, 512, "/tmp/plait-%u", uid);
+    else snprintf(path, 512, "/tmp/plait-%u", uid);
     return 0;
 }
 
@@ -216,8 +224,7 @@ static int open_top(char path[512], bool create, int *ret_fd)
     }
     bool may_make = create && (geteuid() == 0 || (base[0] != '\0' && demand.other_owner == geteuid()));
     r = open_path(path, may_make ? TOP_MODE : 0, &demand, ret_fd);
-    if (r == -ENOENT && create)
-        return pl_error(-ENOENT, "%s: does not exist (as root: mkdir -m 1777 %s)", path, path);
+    if (r == -ENOENT && create) return pl_error(-ENOENT, "%s: does not exist (as root: mkdir -m 1777 %s)", path, path);
     return r;
 }
 
@@ -231,7 +238,8 @@ static int open_shared(struct pl_directory *directory, uid_t owner, bool create)
     int r = open_top(top, create, &fd);
     snprintf(directory->path, sizeof directory->path, "%.*s/%u", 512 - 16, top, (unsigned)owner);
     if (r < 0) return r;
-    return open_in(fd, strrchr(directory->path, '/') + 1, directory->path, create ? SHARED_MODE : 0, &demand, &directory->fd);
+    return open_in(fd, strrchr(directory->path, '/') + 1, directory->path, create ? SHARED_MODE : 0, &demand,
+                   &directory->fd);
 }
 
 int pl_directory_shared(struct pl_directory *ret_directory, bool create)

@@ -19,12 +19,15 @@
 #include <sys/types.h>
 
 struct pl_directory {
-    int fd;          /* O_PATH | O_DIRECTORY */
-    uid_t owner;     /* whose entries lie there */
+    int fd;      /* O_PATH | O_DIRECTORY */
+    uid_t owner; /* whose entries lie there */
     char path[512];
-    mode_t mode;     /* of what is made inside: 0700, in the shared directory 0755 */
+    mode_t mode; /* of what is made inside: 0700, in the shared directory 0755 */
 };
-#define PL_DIRECTORY_NONE { -1, 0, "", 0 }
+#define PL_DIRECTORY_NONE                                                                                              \
+    {                                                                                                                  \
+        -1, 0, "", 0                                                                                                   \
+    }
 
 /* Opens (CREATE: and makes, 0700) the own directory. -ENOENT, -EPERM (somebody else's), -EACCES
  * (writable by others, or no permission), -ELOOP or -ENOTDIR (a symlink or file in its place),

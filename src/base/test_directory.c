@@ -444,6 +444,18 @@ TEST(a_plait_dir_of_root_lets_another_user_search_what_root_shares)
     CHECK_INT(test_wait_child(child), 0);
 }
 
+TEST(the_owner_of_a_plait_dir_makes_its_shared_directory)
+{
+    struct pl_directory shared = PL_DIRECTORY_NONE;
+    own_world();
+    be(SOMEBODY);
+    use("/tmp/chosen");
+    check_own("/tmp/chosen");
+    CHECK_INT(pl_directory_shared(&shared, true), 0);
+    CHECK_STR(shared.path, "/tmp/chosen/shared/54321");
+    pl_directory_close(&shared);
+}
+
 TEST(in_a_sticky_plait_dir_every_user_has_an_own_directory)
 {
     struct pl_directory directory;

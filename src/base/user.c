@@ -77,9 +77,7 @@ const char *pl_user_format(uid_t uid, char text[PL_USER_TEXT])
     char record[RECORD_ROOM];
     struct passwd entry, *found = NULL;
     getpwuid_r(uid, &entry, record, sizeof record, &found);
-    if (found != NULL)
-        snprintf(text, PL_USER_TEXT, "uid %u (%s)", (unsigned)uid, found->pw_name);
-    else
-        snprintf(text, PL_USER_TEXT, "uid %u", (unsigned)uid);
+    if (found != NULL) snprintf(text, PL_USER_TEXT, "uid %u (%s)", (unsigned)uid, found->pw_name);
+    else snprintf(text, PL_USER_TEXT, "uid %u", (unsigned)uid);
     return text;
 }

@@ -84,7 +84,8 @@ int pl_allow_check(const struct pl_allow *allow, int socket, pid_t *ret_pid, uid
     bool allowed = allow->everybody || peer.uid == 0 || peer.uid == geteuid();
     for (int i = 0; i < allow->uid_count && !allowed; i++) allowed = allow->uids[i] == peer.uid;
     if (!allowed && !group_allowed(allow, socket, peer.gid))
-        return pl_error(-EACCES, "%s is not allowed to call (name it in the server's `allow`)", pl_user_format(peer.uid, text));
+        return pl_error(-EACCES, "%s is not allowed to call (name it in the server's `allow`)",
+                        pl_user_format(peer.uid, text));
     *ret_pid = peer.pid;
     *ret_uid = peer.uid;
     return 0;

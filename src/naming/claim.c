@@ -36,16 +36,16 @@ enum { MAKE_AGAIN = 1 }; /* a sweeper was faster than our lock, or the id is tak
 
 struct place {
     struct pl_directory directory;
-    int entry;                /* the locked entry; -1: none */
+    int entry; /* the locked entry; -1: none */
     bool visible, bound;
 };
 
 struct state {
-    struct place places[2];   /* own, shared */
+    struct place places[2]; /* own, shared */
     int count;
     int name_lock;
     char name[PLAIT_NAME_MAX + 1];
-    struct pl_entry self;     /* what the entries say */
+    struct pl_entry self; /* what the entries say */
 };
 
 /* "NAME@ID" or ".NAME@ID" */
@@ -87,7 +87,8 @@ static int make_entry(const struct state *state, struct place *place, int folder
     if (r < 0) return failed(place, "lock entry", r);
     r = write_entry(state, place);
     if (r < 0) return r;
-    if (fchmod(place->entry, place->directory.mode == 0700 ? 0600 : 0644) < 0) return failed(place, "chmod entry", -errno);
+    if (fchmod(place->entry, place->directory.mode == 0700 ? 0600 : 0644) < 0)
+        return failed(place, "chmod entry", -errno);
     return 0;
 }
 
@@ -103,10 +104,11 @@ static int make_socket(const struct state *state, struct place *place, int *ret_
     if (listener < 0) return failed(place, "make socket", -errno);
     pl_address_unix_at(&address, sockets, name);
     if (bind(listener, (struct sockaddr *)&address.storage, address.size) < 0)
-        return errno == EADDRINUSE ? MAKE_AGAIN : failed(place, "bind socket", -errno);
+        return errno == EADDRINUSE ? MAKE_AGAIN : failed(place, "bind socket through /proc/self/fd", -errno);
     place->bound = true;
     /* Who may call is decided after accept, by uid; in the own directory others don't get this far. */
-    if (fchmodat(sockets, name, place->directory.mode == 0700 ? 0600 : 0666, 0) < 0) return failed(place, "chmod socket", -errno);
+    if (fchmodat(sockets, name, place->directory.mode == 0700 ? 0600 : 0666, 0) < 0)
+        return failed(place, "chmod socket", -errno);
     if (listen(listener, SOMAXCONN) < 0) return failed(place, "listen", -errno);
     *ret_listener = listener;
     listener = -1;
@@ -119,7 +121,8 @@ static int reveal(const struct state *state, struct place *place, int folder)
     entry_file(state, true, hidden);
     entry_file(state, false, visible);
     int r = renameat2(folder, hidden, folder, visible, RENAME_NOREPLACE);
-    if (r < 0 && (errno == EINVAL || errno == ENOSYS)) { /* a file system without the flag: link doesn't replace, either */
+    if (r < 0 &&
+        (errno == EINVAL || errno == ENOSYS)) { /* a file system without the flag: link doesn't replace, either */
         r = linkat(folder, hidden, folder, visible, 0);
         if (r == 0) unlinkat(folder, hidden, 0);
     }
@@ -167,7 +170,8 @@ static int make_places(struct state *state, int listeners[2])
             pl_close(&listeners[j]);
         }
     }
-    if (r == MAKE_AGAIN) return pl_error(-EBUSY, "%s: no entry could be made in %d attempts", state->places[0].directory.path, TRIES);
+    if (r == MAKE_AGAIN)
+        return pl_error(-EBUSY, "%s: no entry could be made in %d attempts", state->places[0].directory.path, TRIES);
     return r;
 }
 
@@ -182,10 +186,8 @@ static int open_shared(struct state *state, const struct pl_allow *allow)
     if (!asked && chosen != NULL && stat(chosen, &status) == 0 && (status.st_mode & 011) == 0) return 0;
     int r = pl_directory_shared(&state->places[1].directory, true);
     if (r < 0 && asked) return pl_error_in(r, "allow");
-    if (r < 0)
-        pl_log(PLAIT_LOG_INFO, "service '%s' is not offered to other users: %s", state->name, pl_error_text());
-    else
-        state->count = 2;
+    if (r < 0) pl_log(PLAIT_LOG_INFO, "service '%s' is not offered to other users: %s", state->name, pl_error_text());
+    else state->count = 2;
     return 0;
 }
 
@@ -264,8 +266,10 @@ int pl_claim_open(struct pl_claim *ret_claim, const char *name, bool exclusive, 
         free_state(state);
         return r;
     }
-    *ret_claim = (struct pl_claim){ .id = state->self.id, .listeners = { listeners[0], listeners[1] },
-                                    .directory = state->places[0].directory.path, .state = state };
+    *ret_claim = (struct pl_claim){ .id = state->self.id,
+                                    .listeners = { listeners[0], listeners[1] },
+                                    .directory = state->places[0].directory.path,
+                                    .state = state };
     return 0;
 }
 
@@ -281,8 +285,10 @@ int pl_claim_set_urls(struct pl_claim *claim, const char *urls)
     if (strlen(urls) >= sizeof state->self.urls)
         return pl_error(-E2BIG, "the listeners' URLs together are longer than %zu bytes", sizeof state->self.urls - 1);
     for (const char *c = urls; *c != '\0'; c++)
-        if ((unsigned char)*c < ' ' || *c == 0x7f) return pl_error(-EINVAL, "a listener's URL holds a control character");
-    if (!ours(state)) return pl_error(-ECHILD, "service '%s': opened before fork() (open it in this process)", state->name);
+        if ((unsigned char)*c < ' ' || *c == 0x7f)
+            return pl_error(-EINVAL, "a listener's URL holds a control character");
+    if (!ours(state))
+        return pl_error(-ECHILD, "service '%s': opened before fork() (open it in this process)", state->name);
     snprintf(state->self.urls, sizeof state->self.urls, "%s", urls);
     for (int i = 0; i < state->count; i++) {
         int r = state->places[i].entry >= 0 ? write_entry(state, &state->places[i]) : 0;

@@ -54,7 +54,8 @@ size_t pl_entry_format(const struct pl_entry *entry, char text[PL_ENTRY_TEXT])
 {
     /* urls come last: a rewrite that is read half-way can only garble those. */
     return (size_t)snprintf(text, PL_ENTRY_TEXT,
-                            "pid %d\nuid %u\nstart %" PRIu64 "\nns %" PRIu64 "\nid %016" PRIx64 "\nprocess %s\nurls %s\n",
+                            "pid %d\nuid %u\nstart %" PRIu64 "\nns %" PRIu64 "\nid %016" PRIx64
+                            "\nprocess %s\nurls %s\n",
                             (int)entry->pid, (unsigned)entry->uid, entry->start, entry->ns, entry->id, entry->process,
                             entry->urls);
 }
@@ -176,8 +177,9 @@ static bool process_gone(pid_t pid, uint64_t start)
     /* No such file: it went meanwhile, or /proc hides other users' processes (hidepid). */
     if (size == -ENOENT || size == -ESRCH) return kill(pid, 0) < 0 && errno == ESRCH;
     const char *fields = size > 0 ? strrchr(text, ')') : NULL; /* the last: the name before it may hold any byte */
-    if (fields == NULL || sscanf(fields + 1, " %c %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %lu %*s %llu",
-                                 &state, &threads, &began) != 3)
+    if (fields == NULL ||
+        sscanf(fields + 1, " %c %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %lu %*s %llu", &state,
+               &threads, &began) != 3)
         return false;
     if ((state == 'Z' || state == 'X') && threads <= 1) return true; /* more: only its first thread has ended */
     return start != 0 && began != start;
@@ -209,5 +211,5 @@ bool pl_entry_same(int folder_fd, const char *file, int fd)
 {
     struct stat there, here;
     return fstatat(folder_fd, file, &there, AT_SYMLINK_NOFOLLOW) == 0 && fstat(fd, &here) == 0 &&
-        there.st_ino == here.st_ino && there.st_dev == here.st_dev;
+           there.st_ino == here.st_ino && there.st_dev == here.st_dev;
 }

@@ -12,12 +12,12 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#define PL_ENTRY_TEXT 2048                        /* more isn't read */
+#define PL_ENTRY_TEXT 2048                          /* more isn't read */
 #define PL_ENTRY_FILE (1 + PLAIT_NAME_MAX + 17 + 1) /* ".NAME@0123456789abcdef" */
 #define PL_ENTRY_URLS 512
 
 struct pl_entry {
-    pid_t pid;      /* in its own pid namespace */
+    pid_t pid; /* in its own pid namespace */
     uid_t uid;
     uint64_t start; /* pl_process_start(), 0 if unknown */
     uint64_t ns;    /* its pid namespace's inode, 0 if unknown: containers share directories */

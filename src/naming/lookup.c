@@ -38,7 +38,8 @@ struct found {
     size_t count, room;
 };
 
-static int add(struct found *found, const char *name, const struct pl_entry *entry, const struct pl_directory *directory)
+static int add(struct found *found, const char *name, const struct pl_entry *entry,
+               const struct pl_directory *directory)
 {
     for (size_t i = 0; i < found->count; i++)
         if (found->instances[i].id == entry->id) return 0;
@@ -58,14 +59,16 @@ static int add(struct found *found, const char *name, const struct pl_entry *ent
 }
 
 /* One file of a services folder: taken if it's a living instance of NAME. */
-static int look_at(struct found *found, const struct pl_directory *directory, int folder, const char *file, const char *name)
+static int look_at(struct found *found, const struct pl_directory *directory, int folder, const char *file,
+                   const char *name)
 {
     char entry_name[PLAIT_NAME_MAX + 1];
     struct pl_entry entry;
     uint64_t id = 0;
     bool hidden = false;
     int fd PL_AUTO_CLOSE = -1;
-    if (!pl_entry_split(file, entry_name, &id, &hidden) || hidden || (name != NULL && strcmp(name, entry_name) != 0)) return 0;
+    if (!pl_entry_split(file, entry_name, &id, &hidden) || hidden || (name != NULL && strcmp(name, entry_name) != 0))
+        return 0;
     int r = pl_entry_open(folder, file, directory->owner, &fd);
     if (r < 0) return r == -ENOENT ? 0 : r;
     switch (pl_entry_judge(fd, &entry)) {
@@ -157,9 +160,10 @@ static int listener_alive(const struct pl_instance *instance, int socket)
     socklen_t size = sizeof pidfd;
     if (getsockopt(socket, SOL_SOCKET, SO_PEERPIDFD, &pidfd, &size) < 0) {
         pidfd = -1;
-        if (errno == EMFILE || errno == ENFILE) return pl_error(-errno, "service '%s': %s", instance->name, pl_error_word(errno));
+        if (errno == EMFILE || errno == ENFILE)
+            return pl_error(-errno, "service '%s': %s", instance->name, pl_error_word(errno));
         if (errno == ESRCH || errno == EINVAL || errno == ENODATA) return 0; /* dead and reaped */
-        return pl_instance_alive(instance); /* a kernel before 6.5 */
+        return pl_instance_alive(instance);                                  /* a kernel before 6.5 */
     }
     struct pollfd ready = { .fd = pidfd, .events = POLLIN };
     return poll(&ready, 1, 0) <= 0;
@@ -176,8 +180,11 @@ static int check_server(const struct pl_instance *instance, const char *peer, in
     if (getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &server, &size) < 0)
         return pl_error(-errno, "service '%s': who serves it: %s", instance->name, pl_error_word(errno));
     if (server.uid != geteuid() && server.uid != 0 && server.uid != wanted)
-        return pl_error(-EACCES, "service '%s' in %s is served by %s, who is neither you nor root (if that user is meant, ask for "
-                        "it: peer=%u)", instance->name, instance->directory, pl_user_format(server.uid, who), (unsigned)server.uid);
+        return pl_error(
+            -EACCES,
+            "service '%s' in %s is served by %s, who is neither you nor root (if that user is meant, ask for "
+            "it: peer=%u)",
+            instance->name, instance->directory, pl_user_format(server.uid, who), (unsigned)server.uid);
     *ret_uid = server.uid;
     return 0;
 }
@@ -197,7 +204,8 @@ int pl_lookup_connect(const struct pl_instance *instance, const char *peer, int 
         int code = -errno;
         if (code == -ENOENT || code == -ECONNREFUSED) return PL_CONNECT_GONE;
         if (code != -EAGAIN)
-            return pl_error(code, "service '%s': %s/s/%s: %s", instance->name, instance->directory, name, pl_error_word(code));
+            return pl_error(code, "service '%s': %s/s/%s: %s", instance->name, instance->directory, name,
+                            pl_error_word(code));
         /* Nobody will ever empty the backlog of a socket that only a forked child still has. */
         r = pl_instance_alive(instance);
         return r < 0 ? r : r == 0 ? PL_CONNECT_GONE : PL_CONNECT_BUSY;

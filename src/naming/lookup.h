@@ -12,9 +12,9 @@ struct pl_instance {
     char name[PLAIT_NAME_MAX + 1];
     pid_t pid;
     uid_t uid;
-    uint64_t start;        /* of the process; with pid it is one process for ever */
+    uint64_t start; /* of the process; with pid it is one process for ever */
     char urls[512];
-    char directory[512];   /* where the entry lies */
+    char directory[512]; /* where the entry lies */
 };
 
 /* The living instances of NAME (NULL: of every name), in random order, each id once. *ret_instances is

@@ -32,13 +32,15 @@
 bool pl_name_turn_begin(int folder_fd)
 {
     uint64_t deadline = 0;
+    long nap = 100000;
     while (flock(folder_fd, LOCK_EX | LOCK_NB) < 0) {
         if (errno == EINTR) continue;
         if (errno != EWOULDBLOCK) return false;
         uint64_t now = pl_clock_ns();
         if (deadline == 0) deadline = now + TURN_WAIT_NS;
         if (now >= deadline) return false;
-        nanosleep(&(struct timespec){ .tv_nsec = 500000 }, NULL); /* flock has no deadline, and alarms aren't ours */
+        nanosleep(&(struct timespec){ .tv_nsec = nap }, NULL); /* flock has no deadline, and alarms aren't ours */
+        if (nap < 6400000) nap *= 2;
     }
     return true;
 }
@@ -69,13 +71,13 @@ static int holders(const struct pl_directory *directory, int folder_fd, const ch
         struct pl_entry entry;
         int fd PL_AUTO_CLOSE = -1;
         if (!pl_entry_split(item->d_name, found, &id, &hidden) || hidden || strcmp(found, name) != 0 ||
-            pl_entry_open(folder_fd, item->d_name, directory->owner, &fd) < 0 || pl_entry_judge(fd, &entry) != PL_ENTRY_ALIVE)
+            pl_entry_open(folder_fd, item->d_name, directory->owner, &fd) < 0 ||
+            pl_entry_judge(fd, &entry) != PL_ENTRY_ALIVE)
             continue;
-        int length = snprintf(text + used, size - used, "%spid %d (%s)", count > 0 ? ", " : "", (int)entry.pid, entry.process);
-        if (length > 0 && (size_t)length < size - used)
-            used += (size_t)length;
-        else
-            text[used] = '\0';
+        int length =
+            snprintf(text + used, size - used, "%spid %d (%s)", count > 0 ? ", " : "", (int)entry.pid, entry.process);
+        if (length > 0 && (size_t)length < size - used) used += (size_t)length;
+        else text[used] = '\0';
         count++;
     }
     closedir(list);
@@ -85,23 +87,27 @@ static int holders(const struct pl_directory *directory, int folder_fd, const ch
 static int in_use(const char *name, bool exclusive, const char *who)
 {
     if (exclusive)
-        return pl_error(-EADDRINUSE, "service '%s' is already served by %s (stop it, or open without `exclusive`)", name, who);
+        return pl_error(-EADDRINUSE, "service '%s' is already served by %s (stop it, or open without `exclusive`)",
+                        name, who);
     return pl_error(-EADDRINUSE, "service '%s' is exclusively served by %s (stop it first)", name, who);
 }
 
-int pl_name_lock(const struct pl_directory *directory, int folder_fd, const char *name, bool exclusive, bool turn, int *ret_fd)
+int pl_name_lock(const struct pl_directory *directory, int folder_fd, const char *name, bool exclusive, bool turn,
+                 int *ret_fd)
 {
     char file[PLAIT_NAME_MAX + 8], who[256] = "";
     lock_file(name, file);
     for (int i = 0; i < TRIES; i++) {
-        int fd PL_AUTO_CLOSE = openat(folder_fd, file, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, 0600);
+        int fd PL_AUTO_CLOSE =
+            openat(folder_fd, file, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, 0600);
         if (fd < 0) {
             int code = -errno;
             return pl_error(code, "%s/services/%s: %s", directory->path, file, pl_error_word(code));
         }
         (void)fchmod(fd, 0600); /* against an odd umask: the next one must be able to open it */
         int r = pl_entry_lock(fd, exclusive ? F_WRLCK : F_RDLCK);
-        if (r < 0 && r != -EAGAIN) return pl_error(r, "%s/services/%s: lock: %s", directory->path, file, pl_error_word(r));
+        if (r < 0 && r != -EAGAIN)
+            return pl_error(r, "%s/services/%s: lock: %s", directory->path, file, pl_error_word(r));
         bool same = pl_entry_same(folder_fd, file, fd);
         if (r == 0 && same) {
             *ret_fd = fd;
@@ -120,7 +126,8 @@ void pl_name_unlock(int folder_fd, const char *name, bool turn, int *lock_fd)
     char file[PLAIT_NAME_MAX + 8];
     if (*lock_fd < 0) return;
     lock_file(name, file);
-    if (turn && pl_entry_lock(*lock_fd, F_WRLCK) == 0 && pl_entry_same(folder_fd, file, *lock_fd)) unlinkat(folder_fd, file, 0);
+    if (turn && pl_entry_lock(*lock_fd, F_WRLCK) == 0 && pl_entry_same(folder_fd, file, *lock_fd))
+        unlinkat(folder_fd, file, 0);
     pl_entry_lock(*lock_fd, F_UNLCK); /* for forked children that share it */
     pl_close(lock_fd);
 }
@@ -132,7 +139,9 @@ void pl_name_lock_sweep(const struct pl_directory *directory, int folder_fd)
     for (struct dirent *item = readdir(list); item != NULL; item = readdir(list)) {
         char name[PLAIT_NAME_MAX + 8], who[64];
         size_t size = strlen(item->d_name);
-        if (item->d_name[0] != '.' || size < 7 || size > PLAIT_NAME_MAX + 6 || strcmp(item->d_name + size - 5, ".lock") != 0) continue;
+        if (item->d_name[0] != '.' || size < 7 || size > PLAIT_NAME_MAX + 6 ||
+            strcmp(item->d_name + size - 5, ".lock") != 0)
+            continue;
         int fd PL_AUTO_CLOSE = openat(folder_fd, item->d_name, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
         snprintf(name, sizeof name, "%.*s", (int)(size - 6), item->d_name + 1);
         if (fd < 0) continue;

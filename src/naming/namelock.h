@@ -13,7 +13,8 @@ void pl_name_turn_end(int folder_fd);
 
 /* Takes the lock of NAME in DIRECTORY (its services folder is FOLDER_FD). TURN: as begin said. 0 and *ret_fd;
  * -EADDRINUSE with the living holders' pids and names in the text; -EACCES, -ENOSPC, -EMFILE, ... */
-int pl_name_lock(const struct pl_directory *directory, int folder_fd, const char *name, bool exclusive, bool turn, int *ret_fd);
+int pl_name_lock(const struct pl_directory *directory, int folder_fd, const char *name, bool exclusive, bool turn,
+                 int *ret_fd);
 
 /* Lets go of it, and removes the file if nobody else holds it and we have TURN. */
 void pl_name_unlock(int folder_fd, const char *name, bool turn, int *lock_fd);

@@ -61,7 +61,8 @@ int pl_sweep_entry(const struct pl_directory *directory, int folder_fd, const ch
     /* The lock keeps a maker that has not locked its file yet from going on with it. Refused means here:
      * held by a forked child of a process that is certainly gone. */
     int r = pl_entry_lock(fd, F_RDLCK);
-    bool remove = (r == 0 || r == -EAGAIN) && pl_entry_judge(fd, &entry) == PL_ENTRY_DEAD && pl_entry_same(folder_fd, file, fd);
+    bool remove =
+        (r == 0 || r == -EAGAIN) && pl_entry_judge(fd, &entry) == PL_ENTRY_DEAD && pl_entry_same(folder_fd, file, fd);
     if (remove) {
         snprintf(socket_name, sizeof socket_name, "s/%016" PRIx64, id);
         unlinkat(directory->fd, socket_name, 0);
@@ -138,7 +139,8 @@ static int sweep_sockets(const struct pl_directory *directory, int sockets_fd)
         if (entries.count > 0) qsort(entries.ids, entries.count, sizeof *entries.ids, compare);
         for (size_t i = 0; i < sockets.count; i++) {
             char name[32];
-            if (entries.count > 0 && bsearch(&sockets.ids[i], entries.ids, entries.count, sizeof *entries.ids, compare) != NULL)
+            if (entries.count > 0 &&
+                bsearch(&sockets.ids[i], entries.ids, entries.count, sizeof *entries.ids, compare) != NULL)
                 continue;
             snprintf(name, sizeof name, "%016" PRIx64, sockets.ids[i]);
             removed += unlinkat(sockets_fd, name, 0) == 0;

@@ -86,7 +86,8 @@ TEST(what_is_unknown_or_empty_is_named)
     memset(&allow, 0x5a, sizeof allow);
     struct pl_allow before = allow;
     CHECK_INT(pl_allow_parse(&allow, "root,no-such-user"), -EINVAL);
-    CHECK_STR(pl_error_text(), "allow 'root,no-such-user': no user 'no-such-user' (see getent passwd; a uid will do too)");
+    CHECK_STR(pl_error_text(),
+              "allow 'root,no-such-user': no user 'no-such-user' (see getent passwd; a uid will do too)");
     CHECK_INT(pl_allow_parse(&allow, "@no-such-group"), -EINVAL);
     CHECK_CONTAINS(pl_error_text(), "no group 'no-such-group'");
     CHECK_INT(pl_allow_parse(&allow, "root,,nobody"), -EINVAL);

@@ -129,7 +129,8 @@ TEST(exclusive_refuses_a_second_and_names_the_holder)
 
 TEST(exclusive_is_refused_where_others_serve_already)
 {
-    struct server one = start("greeter", (struct server_options){ 0 }), two = start("greeter", (struct server_options){ 0 });
+    struct server one = start("greeter", (struct server_options){ 0 }),
+                  two = start("greeter", (struct server_options){ 0 });
     check_refused("greeter", true, -EADDRINUSE, path_of("pid %d", (int)one.pid));
     CHECK_CONTAINS(pl_error_text(), path_of("pid %d", (int)two.pid));
     stop(&one);
@@ -209,6 +210,11 @@ TEST(urls_can_be_told_and_changed)
     CHECK_STR(only("greeter", NULL).urls, "tcp://127.0.0.1:8888 tcp://127.0.0.1:8889");
     CHECK_INT(pl_claim_set_urls(&claim, "unix:///x"), 0);
     CHECK_STR(only("greeter", NULL).urls, "unix:///x");
+    char text[PL_ENTRY_TEXT] = "";
+    int folder = open(path_of("%s/services", own()), O_PATH | O_CLOEXEC);
+    CHECK(pl_fd_read_text(folder, strrchr(entry_path(own(), "greeter", &claim), '/') + 1, text, sizeof text) > 0);
+    CHECK_STR(strstr(text, "urls"), "urls unix:///x\n"); /* nothing remains of what was longer */
+    close(folder);
     CHECK_INT(pl_claim_set_urls(&claim, "a\npid 1"), -EINVAL);
     char many[PL_ENTRY_URLS + 1];
     memset(many, 'u', sizeof many);

@@ -2,8 +2,13 @@
 
 #include "naming/test_support.h"
 
-static const struct pl_entry sample = { .pid = 12, .uid = 1000, .start = 345, .ns = 77, .id = 0xfedcba9876543210u,
-                                        .process = "greeter", .urls = "tcp://127.0.0.1:1 unix:///x" };
+static const struct pl_entry sample = { .pid = 12,
+                                        .uid = 1000,
+                                        .start = 345,
+                                        .ns = 77,
+                                        .id = 0xfedcba9876543210u,
+                                        .process = "greeter",
+                                        .urls = "tcp://127.0.0.1:1 unix:///x" };
 
 /* A locked entry file in the test's directory. */
 static int make(const char *file, const struct pl_entry *entry)
@@ -53,7 +58,12 @@ TEST(what_is_written_can_be_read)
 TEST(the_longest_entry_fits)
 {
     char text[PL_ENTRY_TEXT];
-    struct pl_entry entry = { .pid = INT32_MAX, .uid = UINT32_MAX, .start = UINT64_MAX, .ns = UINT64_MAX, .id = UINT64_MAX }, read;
+    struct pl_entry entry = { .pid = INT32_MAX,
+                              .uid = UINT32_MAX,
+                              .start = UINT64_MAX,
+                              .ns = UINT64_MAX,
+                              .id = UINT64_MAX },
+                    read;
     memset(entry.process, 'p', sizeof entry.process - 1);
     memset(entry.urls, 'u', sizeof entry.urls - 1);
     CHECK(pl_entry_format(&entry, text) < sizeof text);
@@ -65,10 +75,10 @@ TEST(entries_that_are_none_are_refused)
 {
     CHECK_INT(parse(""), -EBADMSG);
     CHECK_INT(parse("\n\n\n"), -EBADMSG);
-    CHECK_INT(parse("pid 1\nuid 0\nstart 2\n"), -EBADMSG);          /* no id */
-    CHECK_INT(parse("uid 0\nstart 2\nid 3\n"), -EBADMSG);           /* no pid */
-    CHECK_INT(parse("pid 0\nuid 0\nstart 2\nid 3\n"), -EBADMSG);    /* kill(0) would mean our group */
-    CHECK_INT(parse("pid -1\nuid 0\nstart 2\nid 3\n"), -EBADMSG);   /* and kill(-1) everybody */
+    CHECK_INT(parse("pid 1\nuid 0\nstart 2\n"), -EBADMSG);        /* no id */
+    CHECK_INT(parse("uid 0\nstart 2\nid 3\n"), -EBADMSG);         /* no pid */
+    CHECK_INT(parse("pid 0\nuid 0\nstart 2\nid 3\n"), -EBADMSG);  /* kill(0) would mean our group */
+    CHECK_INT(parse("pid -1\nuid 0\nstart 2\nid 3\n"), -EBADMSG); /* and kill(-1) everybody */
     CHECK_INT(parse("pid 2147483648\nuid 0\nstart 2\nid 3\n"), -EBADMSG);
     CHECK_INT(parse("pid 1x\nuid 0\nstart 2\nid 3\n"), -EBADMSG);
     CHECK_INT(parse("pid  1\nuid 0\nstart 2\nid 3\n"), -EBADMSG);
@@ -77,7 +87,7 @@ TEST(entries_that_are_none_are_refused)
     CHECK_INT(parse("pid 1\nuid 0\nstart 99999999999999999999\nid 3\n"), -EBADMSG);
     CHECK_INT(parse("pid 1\nuid 0\nstart 2\nid 10000000000000000\n"), -EBADMSG);
     CHECK_INT(parse("pid 1\nuid 0\nstart 2\nid 0123456789012345678901234567890\n"), -EBADMSG);
-    CHECK_INT(parse("pid 1\nuid 0\nstart 2\nid 3"), 0);             /* the last newline is no matter */
+    CHECK_INT(parse("pid 1\nuid 0\nstart 2\nid 3"), 0); /* the last newline is no matter */
 }
 
 TEST(lines_of_a_later_version_are_passed_over)
@@ -133,9 +143,23 @@ TEST(file_names_are_name_and_id)
 
 TEST(other_file_names_are_no_entries)
 {
-    static const char *const files[] = { "", ".", "..", "@", "a", "@0000000000000001", "a@", "a@1", "a@000000000000000g", "a@00000000000000011",
-                                         "A@0000000000000001", "..a@0000000000000001", "-a@0000000000000001", ".a.lock",
-                                         "a@0000000000000001@0000000000000001", "a/b@0000000000000001", "a@000000000000000A" };
+    static const char *const files[] = { "",
+                                         ".",
+                                         "..",
+                                         "@",
+                                         "a",
+                                         "@0000000000000001",
+                                         "a@",
+                                         "a@1",
+                                         "a@000000000000000g",
+                                         "a@00000000000000011",
+                                         "A@0000000000000001",
+                                         "..a@0000000000000001",
+                                         "-a@0000000000000001",
+                                         ".a.lock",
+                                         "a@0000000000000001@0000000000000001",
+                                         "a/b@0000000000000001",
+                                         "a@000000000000000A" };
     char name[PLAIT_NAME_MAX + 1];
     uint64_t id;
     bool hidden;

@@ -52,7 +52,8 @@ TEST(nothing_is_swept_where_nothing_is)
 
 TEST(the_dead_are_swept_the_living_stay)
 {
-    struct server dead = start("greeter", (struct server_options){ 0 }), alive = start("greeter", (struct server_options){ 0 });
+    struct server dead = start("greeter", (struct server_options){ 0 }),
+                  alive = start("greeter", (struct server_options){ 0 });
     kill_it(&dead);
     CHECK_INT(pl_claim_sweep(), 1);
     CHECK_INT(files_in(own(), "services"), 2); /* the entry and the name's lock */
@@ -132,8 +133,13 @@ TEST(sockets_of_topics_stay)
 
 TEST(what_is_not_ours_to_sweep_stays)
 {
-    static const char *const files[] = { "services/README", "services/Greeter@00000000000000aa", "services/greeter@aa", "s/README", "s/00aa",
-                                         "s/00000000000000AA", "services/.hidden" };
+    static const char *const files[] = { "services/README",
+                                         "services/Greeter@00000000000000aa",
+                                         "services/greeter@aa",
+                                         "s/README",
+                                         "s/00aa",
+                                         "s/00000000000000AA",
+                                         "services/.hidden" };
     make_folders();
     for (size_t i = 0; i < sizeof files / sizeof *files; i++) close(put(files[i]));
     CHECK_INT(symlink("/etc/passwd", path_of("%s/services/greeter@00000000000000ab", own())), 0);

@@ -31,7 +31,8 @@
 #include <unistd.h>
 
 /* One mask for all, since a second watch on the same directory replaces the first one's. */
-#define MASK (IN_CREATE | IN_MOVED_TO | IN_MOVED_FROM | IN_DELETE | IN_ATTRIB | IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR)
+#define MASK                                                                                                           \
+    (IN_CREATE | IN_MOVED_TO | IN_MOVED_FROM | IN_DELETE | IN_ATTRIB | IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR)
 #define SELF_GONE (IN_DELETE_SELF | IN_MOVE_SELF | IN_IGNORED | IN_UNMOUNT)
 #define ARM_TRIES 64 /* more than any path has components */
 
@@ -46,7 +47,7 @@ struct pl_name_watch {
     int epoll, event;
     char *peer;
     struct target targets[3];
-    bool concerned;         /* scratch of clear */
+    bool concerned; /* scratch of clear */
 };
 
 static struct {
@@ -55,8 +56,11 @@ static struct {
     struct pl_fork_hook hook;
     pthread_once_t hooked;
     int hook_error;
-    int inotify;            /* open while there are watchers */
-} shared = { .lock = PTHREAD_MUTEX_INITIALIZER, .hooked = PTHREAD_ONCE_INIT, .watchers = PL_LIST_INIT(shared.watchers), .inotify = -1 };
+    int inotify; /* open while there are watchers */
+} shared = { .lock = PTHREAD_MUTEX_INITIALIZER,
+             .hooked = PTHREAD_ONCE_INIT,
+             .watchers = PL_LIST_INIT(shared.watchers),
+             .inotify = -1 };
 
 /* A forked child shares the inotify and would read the parent's events. */
 static void in_child(struct pl_fork_hook *hook)
@@ -65,11 +69,11 @@ static void in_child(struct pl_fork_hook *hook)
     pthread_mutex_init(&shared.lock, NULL); /* another thread may have held it */
     shared.hooked = (pthread_once_t)PTHREAD_ONCE_INIT;
     pl_close(&shared.inotify);
-    pl_list_each(link, &shared.watchers) {
+    pl_list_each(link, &shared.watchers)
+    {
         struct pl_name_watch *watch = pl_container_of(link, struct pl_name_watch, link);
         pl_close(&watch->epoll);
         pl_close(&watch->event);
-        for (int i = 0; i < 3; i++) watch->targets[i].wd = -1;
         pl_list_init(&watch->link);
     }
     pl_list_init(&shared.watchers);
@@ -94,7 +98,8 @@ static void set_wd(struct target *target, int wd)
     int old = target->wd;
     target->wd = wd;
     if (old < 0 || old == wd) return;
-    pl_list_each(link, &shared.watchers) {
+    pl_list_each(link, &shared.watchers)
+    {
         struct pl_name_watch *watch = pl_container_of(link, struct pl_name_watch, link);
         for (int i = 0; i < 3; i++)
             if (watch->targets[i].wd == old) return;
@@ -163,7 +168,8 @@ static int open_fds(struct pl_name_watch *watch)
     if (shared.inotify < 0) shared.inotify = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
     if (shared.inotify >= 0) watch->event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (watch->event >= 0) watch->epoll = epoll_create1(EPOLL_CLOEXEC);
-    if (watch->epoll >= 0 && add_to(watch->epoll, shared.inotify) == 0 && add_to(watch->epoll, watch->event) == 0) return 0;
+    if (watch->epoll >= 0 && add_to(watch->epoll, shared.inotify) == 0 && add_to(watch->epoll, watch->event) == 0)
+        return 0;
     if (errno == EMFILE || errno == ENFILE || errno == ENOSPC) return PL_NAME_WATCH_NONE;
     return pl_error(-errno, "watch for names: %s", pl_error_word(errno));
 }
@@ -230,7 +236,8 @@ static bool concerns(const struct target *target, const struct inotify_event *ev
 
 static void tell(const struct inotify_event *event)
 {
-    pl_list_each(link, &shared.watchers) {
+    pl_list_each(link, &shared.watchers)
+    {
         struct pl_name_watch *watch = pl_container_of(link, struct pl_name_watch, link);
         if ((event->mask & IN_Q_OVERFLOW) != 0) watch->concerned = true;
         for (int i = 0; i < 3; i++) {
@@ -259,7 +266,8 @@ static void clear(struct pl_name_watch *watch)
     uint64_t count;
     drain();
     (void)!read(watch->event, &count, sizeof count);
-    pl_list_each(link, &shared.watchers) {
+    pl_list_each(link, &shared.watchers)
+    {
         struct pl_name_watch *other = pl_container_of(link, struct pl_name_watch, link);
         if (!other->concerned) continue;
         other->concerned = false;

@@ -14,6 +14,6 @@ enum { PL_NAME_WATCH_NONE = 1 };
 int pl_name_watch_open(struct pl_name_watch **ret_watch, const char *peer);
 int pl_name_watch_fd(const struct pl_name_watch *watch); /* readable: something changed */
 void pl_name_watch_clear(struct pl_name_watch *watch);
-void pl_name_watch_close(struct pl_name_watch *watch);   /* NULL is fine */
+void pl_name_watch_close(struct pl_name_watch *watch); /* NULL is fine */
 
 #endif
