@@ -165,12 +165,13 @@ static int check_slots(const struct chunk *chunk, size_t known)
 
 /* ---- services --------------------------------------------------------------------------- */
 
-/* The text chunk at OFFSET, of the generation that WORD demands; 1 if it isn't that, and -EPROTO if it can't be. */
+/* The texts behind WORD, which didn't change meanwhile. 1: not there (the file has grown since its size was taken,
+ * or the word is a lie) or of another generation; -EPROTO. */
 static int take_texts(const struct pl_status_copy *copy, uint64_t word, char *texts[PL_STATUS_TEXTS])
 {
     uint64_t offset = (word & UINT32_MAX) * PL_STATUS_ALIGN;
     struct chunk chunk;
-    if (offset == 0 || offset >= copy->size) return pl_error(-EPROTO, "status page: a text beyond its end");
+    if (offset == 0 || offset >= copy->size) return 1;
     int r = get_chunk(copy, (size_t)offset, &chunk);
     if (r < 0) return r;
     const uint8_t *at = copy->bytes + offset;
@@ -216,10 +217,12 @@ static int parse_service(struct parser *parser, size_t offset)
     take_counters(parser, service->counters, at + offsetof(struct pl_status_service_slot, own), false);
     take_counters(parser, service->counters, at + offsetof(struct pl_status_service_slot, closed), true);
     if (!steady(copy, offset + offsetof(struct pl_status_service_slot, folds))) picture->unsteady++;
-    uint64_t word = get64(copy->bytes + text);
-    if (word != 0) r = take_texts(copy, word, service->texts);
+    /* While texts are exchanged, what the word leads to may be in use for others: neither shown nor judged. */
+    uint64_t word = get64(copy->before + text);
+    if (word != get64(copy->after + text)) r = 1;
+    else if (word != 0) r = take_texts(copy, word, service->texts);
     if (r < 0) return r;
-    if (r > 0 || get64(copy->before + text) != get64(copy->after + text)) picture->unsteady++;
+    if (r > 0) picture->unsteady++;
     for (int i = 0; i < PL_STATUS_TEXTS; i++) {
         if (service->texts[i] == NULL) service->texts[i] = calloc(1, 1);
         if (service->texts[i] == NULL) return pl_error(-ENOMEM, "status page: out of memory");
@@ -321,9 +324,16 @@ static int read_all(int fd, uint8_t *bytes, size_t size)
     return 0;
 }
 
-/* The three copies, in MEMORY, and what they say. */
-static int read_once(struct pl_status_picture *picture, int fd, uint8_t *memory, size_t size)
+/* Takes the three copies, of a file that may have grown since the last time, and what they say. */
+static int read_once(struct pl_status_picture *picture, int fd)
 {
+    struct stat status;
+    if (fstat(fd, &status) < 0) return pl_error(-errno, "status page: %s", pl_error_word(errno));
+    if (!S_ISREG(status.st_mode) || status.st_size <= 0 || status.st_size > PL_STATUS_SIZE_MAX)
+        return pl_error(-EPROTO, "status page: not a file of at most %d MiB", PL_STATUS_SIZE_MAX >> 20);
+    size_t size = (size_t)status.st_size;
+    uint8_t *memory = malloc(3 * size);
+    if (memory == NULL) return pl_error(-ENOMEM, "status page: out of memory");
     int r = read_all(fd, memory, size);
     /* OBA2: pairs with OBR2, OBR3 and OBR4 in page.c and status.c */
     atomic_thread_fence(memory_order_acquire);
@@ -332,36 +342,27 @@ static int read_once(struct pl_status_picture *picture, int fd, uint8_t *memory,
     atomic_thread_fence(memory_order_acquire);
     if (r == 0) r = read_all(fd, memory + 2 * size, size);
     struct pl_status_copy copy = { memory, memory + size, memory + 2 * size, size };
-    return r < 0 ? r : pl_status_parse(picture, &copy);
+    if (r == 0) r = pl_status_parse(picture, &copy);
+    free(memory);
+    return r;
 }
 
 int pl_status_read(struct pl_status_picture *ret_picture, int fd)
 {
-    struct pl_status_picture best = { 0 };
-    struct stat status;
-    int r = -EPROTO;
-    if (fstat(fd, &status) < 0) return pl_error(-errno, "status page: %s", pl_error_word(errno));
-    if (!S_ISREG(status.st_mode) || status.st_size <= 0 || status.st_size > PL_STATUS_SIZE_MAX)
-        return pl_error(-EPROTO, "status page: not a file of at most %d MiB", PL_STATUS_SIZE_MAX >> 20);
-    size_t size = (size_t)status.st_size;
-    uint8_t *memory = malloc(3 * size);
-    if (memory == NULL) return pl_error(-ENOMEM, "status page: out of memory");
-    for (int reads = 0; reads < READS_MAX; reads++) {
+    struct pl_status_picture best = { .unsteady = SIZE_MAX };
+    for (int reads = 0; reads < READS_MAX && best.unsteady > 0; reads++) {
         struct pl_status_picture picture = { 0 };
-        r = read_once(&picture, fd, memory, size);
-        if (r < 0) break;
-        if (reads > 0 && picture.unsteady > best.unsteady) {
-            pl_status_picture_deinit(&picture);
-            continue;
+        int r = read_once(&picture, fd);
+        if (r < 0) {
+            pl_status_picture_deinit(&best);
+            return r;
         }
-        pl_status_picture_deinit(&best);
-        best = picture;
-        if (best.unsteady == 0) break;
-    }
-    free(memory);
-    if (r < 0) {
-        pl_status_picture_deinit(&best);
-        return r;
+        if (picture.unsteady < best.unsteady) {
+            pl_status_picture_deinit(&best);
+            best = picture;
+        } else {
+            pl_status_picture_deinit(&picture);
+        }
     }
     *ret_picture = best;
     return 0;
