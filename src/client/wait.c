@@ -53,7 +53,7 @@ static void snapshot(struct plait_client *client, struct looker *looker)
 static bool any_ready(const struct looker *looker)
 {
     for (unsigned i = 0; i < looker->count; i++)
-        if (looker->transports[i]->bell >= 0 && looker->transports[i]->ops->ready(looker->transports[i])) return true;
+        if (looker->transports[i]->ops->ready(looker->transports[i])) return true;
     return false;
 }
 

@@ -119,7 +119,8 @@ static void look(struct pl_reactor *reactor)
     reactor->looked = pl_ticks();
 }
 
-/* Sessions that cannot gain leave the awake list. Of the others: how to spin. */
+/* Sessions that cannot gain leave the awake list: sockets where there are several, since each look is a system
+ * call. Of the others: how to spin. */
 static enum pl_spinning spinning(struct pl_reactor *reactor)
 {
     enum pl_spinning how = PL_SPINNING_NEVER;
@@ -128,7 +129,7 @@ static enum pl_spinning spinning(struct pl_reactor *reactor)
         struct pl_session *session = pl_container_of(item, struct pl_session, awake);
         struct pl_transport *transport = session->connection.transport;
         enum pl_spinning one = transport->ops->spinning(transport);
-        if (one == PL_SPINNING_NEVER) (void)pl_session_rest(session);
+        if (one == PL_SPINNING_NEVER || (transport->bell < 0 && reactor->awake_count > 1)) (void)pl_session_rest(session);
         else if (one > how) how = one;
     }
     return reactor->awake_count <= PL_SPIN_SESSIONS ? how : PL_SPINNING_NEVER;

@@ -97,6 +97,15 @@ int pl_stream_peek(struct pl_stream *stream, size_t min, const uint8_t **ret_dat
     return r;
 }
 
+bool pl_stream_look(struct pl_stream *stream)
+{
+    const uint8_t *data;
+    size_t size;
+    if (stream->readable || stream->eof) return true;
+    stream->readable = true;
+    return pl_stream_peek(stream, pl_buffer_size(&stream->in) + 1, &data, &size) != PL_STREAM_EMPTY;
+}
+
 void pl_stream_consume(struct pl_stream *stream, size_t size)
 {
     pl_buffer_consume(&stream->in, size);

@@ -35,6 +35,8 @@ void pl_stream_deinit(struct pl_stream *stream);       /* idempotent */
 /* At least MIN contiguous bytes: 0; EMPTY: fewer so far; END: fewer, and no more will come. *ret_data and
  * *ret_size are set in each case. -errno: the connection is over. */
 int pl_stream_peek(struct pl_stream *stream, size_t min, const uint8_t **ret_data, size_t *ret_size);
+/* Tries to read more than is buffered, whatever epoll said: true if something, or the end, came. */
+bool pl_stream_look(struct pl_stream *stream);
 void pl_stream_consume(struct pl_stream *stream, size_t size);
 
 /* Up to SIZE bytes straight into MEMORY: count, 0 nothing now, -EPIPE no more will come, -errno. */

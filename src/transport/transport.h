@@ -41,9 +41,9 @@ struct pl_message {
 };
 
 enum pl_spinning {
-    PL_SPINNING_NEVER, /* each look would be a system call */
+    PL_SPINNING_NEVER,
     PL_SPINNING_PAUSE, /* the peer was last seen on another CPU */
-    PL_SPINNING_YIELD  /* on ours: it must get the CPU between two looks */
+    PL_SPINNING_YIELD  /* on ours, or who knows: it must get the CPU between two looks */
 };
 
 struct pl_transport;
@@ -69,7 +69,7 @@ struct pl_transport_ops {
     int (*receive)(struct pl_transport *transport, struct pl_message *ret_message);
     void (*release)(struct pl_transport *transport, size_t lent);
 
-    /* Whether receive could find something, without a system call. */
+    /* Whether receive could find something: for spinning; on a socket each look is a system call. */
     bool (*ready)(struct pl_transport *transport);
 
     /* Before the receiver sleeps: tells the peer to ring. False: something has come, don't. */

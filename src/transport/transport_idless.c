@@ -157,7 +157,7 @@ static void idless_release(struct pl_transport *transport, size_t lent)
 
 static bool idless_ready(struct pl_transport *transport)
 {
-    return of(transport)->stream.readable;
+    return pl_stream_look(&of(transport)->stream);
 }
 
 static bool idless_sleep(struct pl_transport *transport)
@@ -178,8 +178,8 @@ static void idless_readable(struct pl_transport *transport)
 
 static enum pl_spinning idless_spinning(struct pl_transport *transport)
 {
-    (void)transport;
-    return PL_SPINNING_NEVER;
+    (void)transport; /* where the peer runs is not known: it must be able to get this CPU */
+    return PL_SPINNING_YIELD;
 }
 
 static bool idless_cancelled(struct pl_transport *transport, size_t lent, uint64_t call)

@@ -147,7 +147,7 @@ static void stream_release(struct pl_transport *transport, size_t lent)
 
 static bool stream_ready(struct pl_transport *transport)
 {
-    return of(transport)->stream.readable;
+    return pl_stream_look(&of(transport)->stream);
 }
 
 static bool stream_sleep(struct pl_transport *transport)
@@ -168,8 +168,8 @@ static void stream_readable(struct pl_transport *transport)
 
 static enum pl_spinning stream_spinning(struct pl_transport *transport)
 {
-    (void)transport;
-    return PL_SPINNING_NEVER;
+    (void)transport; /* where the peer runs is not known: it must be able to get this CPU */
+    return PL_SPINNING_YIELD;
 }
 
 bool pl_transport_find_cancel(const uint8_t *bytes, size_t size, size_t align, uint64_t call)
