@@ -11,11 +11,11 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
-#include <spawn.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -75,31 +75,47 @@ static char **make_environment(const char *method)
     return list;
 }
 
-/* PIPES: read and write end for 0, 1, 2. */
-static int spawn_with(struct child *child, char **command, char **environment, int pipes[3][2])
+static void say(const char *text)
 {
-    posix_spawn_file_actions_t actions;
-    posix_spawnattr_t attributes;
-    sigset_t none, pipe_signal;
-    int r;
+    int code = errno;
 
-    sigemptyset(&none);
-    sigemptyset(&pipe_signal);
-    sigaddset(&pipe_signal, SIGPIPE);
-    posix_spawn_file_actions_init(&actions);
-    posix_spawnattr_init(&attributes);
-    posix_spawn_file_actions_adddup2(&actions, pipes[0][0], 0);
-    posix_spawn_file_actions_adddup2(&actions, pipes[1][1], 1);
-    posix_spawn_file_actions_adddup2(&actions, pipes[2][1], 2);
-    posix_spawn_file_actions_addclosefrom_np(&actions, 3);
-    posix_spawnattr_setsigmask(&attributes, &none);
-    posix_spawnattr_setsigdefault(&attributes, &pipe_signal);
-    posix_spawnattr_setpgroup(&attributes, 0);
-    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETPGROUP);
-    r = -posix_spawnp(&child->pid, command[0], &actions, &attributes, command, environment);
-    posix_spawnattr_destroy(&attributes);
-    posix_spawn_file_actions_destroy(&actions);
-    return r;
+    (void)!write(2, text, strlen(text));
+    errno = code;
+}
+
+/* In the new process, which shares our memory until it execs: system calls and nothing else. Should this server
+ * be killed, the kernel ends the command: SIGTERM when the thread that drives it is gone. */
+static _Noreturn void become(char **command, char **environment, int pipes[3][2], pid_t server)
+{
+    sigset_t none;
+
+    setpgid(0, 0);
+    prctl(PR_SET_PDEATHSIG, SIGTERM);
+    if (getppid() != server) _exit(127); /* it died before it could be watched */
+    if (dup2(pipes[0][0], 0) == 0 && dup2(pipes[1][1], 1) == 1 && dup2(pipes[2][1], 2) == 2) {
+        syscall(SYS_close_range, 3, ~0U, 0); /* what others left open; ours are CLOEXEC anyway */
+        signal(SIGPIPE, SIG_DFL);
+        sigemptyset(&none);
+        sigprocmask(SIG_SETMASK, &none, NULL);
+        execvpe(command[0], command, environment);
+    }
+    say(command[0]);
+    say(": can't be run: ");
+    say(strerrordesc_np(errno));
+    _exit(127);
+}
+
+/* vfork, since posix_spawn knows no PR_SET_PDEATHSIG; all signals are blocked in this thread, so that no handler of
+ * ours can run in the child. PIPES: read and write end for 0, 1, 2. */
+static __attribute__((noinline)) int spawn_with(struct child *child, char **command, char **environment,
+                                                int pipes[3][2])
+{
+    pid_t server = getpid(), pid = vfork();
+
+    if (pid == 0) become(command, environment, pipes, server);
+    if (pid < 0) return -errno;
+    child->pid = pid;
+    return 0;
 }
 
 static int spawn(struct child *child, char **command, const char *method)
@@ -212,10 +228,8 @@ static void read_error(struct child *child)
 
 static void look_at_caller(struct child *child, const plait_request *request)
 {
-    if (plait_request_cancelled(request))
-        stop(child, "nobody waits for it any more");
-    else if (plait_request_time_left(request) <= 0)
-        stop(child, "its caller's time is over");
+    if (plait_request_cancelled(request)) stop(child, "nobody waits for it any more");
+    else if (plait_request_time_left(request) <= 0) stop(child, "its caller's time is over");
     if (child->kill_at && now_ms() >= child->kill_at) kill(-child->pid, SIGKILL);
 }
 
@@ -253,13 +267,11 @@ static void answer(struct child *child, plait_request *request, const char *name
     text[child->error_size] = 0;
     if (child->trouble)
         plait_request_fail(request, (uint32_t)(code ? code : 1), "%s: killed: %s", name, child->trouble);
-    else if (code != 0 && child->error_size > 0)
-        plait_request_fail(request, (uint32_t)code, "%s", text);
+    else if (code != 0 && child->error_size > 0) plait_request_fail(request, (uint32_t)code, "%s", text);
     else if (signal_number)
         plait_request_fail(request, (uint32_t)code, "%s: killed by signal %d, %s", name, signal_number,
                            strsignal(signal_number));
-    else if (code != 0)
-        plait_request_fail(request, (uint32_t)code, "%s: ended with exit status %d", name, code);
+    else if (code != 0) plait_request_fail(request, (uint32_t)code, "%s: ended with exit status %d", name, code);
     else if (plait_request_reply(request, child->output, child->size) < 0)
         complain("serve: a reply of %zu bytes did not reach its caller: %s", child->size, plait_error_text());
     if (code == 0 && child->error_size > 0)

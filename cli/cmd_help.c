@@ -36,8 +36,8 @@ static const struct topic topics[] = {
     {
         "environment",
         "variables that the command and the library read",
-        "  PLAIT_DIR                  the directory in which names are claimed and looked up, what is shared with\n"
-        "                             other users in its subdirectory shared; without it,\n"
+        "  PLAIT_DIR                  the directory in which names are claimed and looked up; what is shared\n"
+        "                             with other users lies in its subdirectory shared. Without it,\n"
         "                             $XDG_RUNTIME_DIR/plait, or /run/user/UID/plait, or /tmp/plait-UID, and\n"
         "                             the shared /run/plait\n"
         "  PLAIT_LOG                  error, info or debug: the library says on standard error what it does\n"

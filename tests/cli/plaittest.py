@@ -115,6 +115,20 @@ def until(condition, what):
         select.select([], [], [], 0.01)
 
 
+class Gate:
+    """What commands wait at: `head -c 1 PATH` returns once for each that was let through. Open at both ends all
+    the time, so neither side waits for the other to open it."""
+
+    def __init__(self, case):
+        self.path = case.path("gate")
+        os.mkfifo(self.path)
+        self.descriptor = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+        case.addCleanup(os.close, self.descriptor)
+
+    def let_through(self, count=1):
+        os.write(self.descriptor, b"x" * count)
+
+
 def alive(pid):
     try:
         with open(f"/proc/{pid}/stat") as file:

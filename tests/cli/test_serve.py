@@ -6,7 +6,7 @@ import socket
 import threading
 
 import schema
-from plaittest import FAILED, OK, PATIENCE, REFUSED, TIMED_OUT, USAGE, Case, alive, main, until
+from plaittest import (FAILED, Gate, NO_NAME, OK, PATIENCE, REFUSED, TIMED_OUT, USAGE, Case, alive, main, until)
 
 
 class Announcing(Case):
@@ -88,6 +88,13 @@ class Running(Case):
         self.assertEqual(self.plait("call", "show/some.method", "body").out, b"some.method|$HOME; *|body")
         self.assertEqual(self.plait("call", "show", "body").out, b"|$HOME; *|body")
 
+    def test_a_listener_s_method_reaches_the_command(self):
+        server = self.serve("show", "--listen", "tcp://127.0.0.1:0?framing=lines&method=some.method", "--", "sh", "-c",
+                            'printf "%s" "$PLAIT_METHOD"')
+        with socket.create_connection(("127.0.0.1", server.port()), PATIENCE) as connection:
+            connection.sendall(b"x\n")
+            self.assertEqual(connection.recv(100), b"some.method\n")
+
     def test_any_bytes_go_through_a_command(self):
         self.serve("cat", "--", "cat")
         for size in (0, 1, 65536, 65537, 10 << 20):
@@ -154,17 +161,15 @@ class Running(Case):
         self.assertEqual((out[1], int(out[3], 16) & 1 << (signal.SIGPIPE - 1)), (b"0" * 16, 0))
 
     def test_slow_commands_run_beside_each_other(self):
-        gate = self.path("gate")
-        os.mkfifo(gate)
-        server = self.serve("slow", "--", "sh", "-c", f"cat {gate}; cat")
+        gate = Gate(self)
+        server = self.serve("slow", "--", "sh", "-c", f"head -c 1 {gate.path} >&2; cat")
         calls = [self.start("call", "slow", str(i)) for i in range(8)]
         for process in calls:
             process.stdin.close()
         children = f"/proc/{server.pid}/task"
         until(lambda: sum(len(open(f"{children}/{task}/children").read().split()) for task in os.listdir(children)) == 8,
               "eight commands at once")
-        with open(gate, "wb"):
-            pass
+        gate.let_through(8)
         for i, process in enumerate(calls):
             self.assertEqual(process.stdout.read(), str(i).encode())
             self.assertEqual(process.wait(PATIENCE), OK)
@@ -231,6 +236,15 @@ class Killing(Case):
         process.communicate(timeout=PATIENCE)
         until(lambda: not alive(grandchild), "the grandchild's end")
 
+    def test_a_killed_server_takes_its_commands_with_it(self):
+        server = self.serve("slow", "--", *self.command())
+        process = self.start("call", "slow")
+        child = self.child()
+        server.process.kill()
+        until(lambda: not alive(child), "the command's end")
+        process.communicate(timeout=PATIENCE)
+        self.assertEqual(process.returncode, REFUSED)
+
     def test_an_endless_output_is_cut_when_its_caller_leaves(self):
         server = self.serve("endless", "--", "cat", "/dev/zero")
         self.assertEqual(self.plait("call", "endless", "--timeout", "300ms").status, TIMED_OUT)
@@ -248,15 +262,13 @@ class Ending(Case):
             self.assertEqual(self.plait("ls", "--json").out, b"")
 
     def test_what_was_taken_is_answered_before_it_ends(self):
-        started, gate = self.path("started"), self.path("gate")
-        os.mkfifo(gate)
-        server = self.serve("slow", "--", "sh", "-c", f"touch {started}; cat {gate}; echo answered")
+        started, gate = self.path("started"), Gate(self)
+        server = self.serve("slow", "--", "sh", "-c", f"touch {started}; head -c 1 {gate.path} >&2; echo answered")
         process = self.start("call", "slow")
         until(lambda: os.path.exists(started), "the command")
         server.process.send_signal(signal.SIGTERM)
-        until(lambda: self.plait("ls", "--json").out == b"", "the name's withdrawal")
-        with open(gate, "wb"):
-            pass
+        until(lambda: self.plait("call", "slow", "--timeout", "10ms").status == NO_NAME, "the name's withdrawal")
+        gate.let_through()
         out, err = process.communicate(timeout=PATIENCE)
         self.assertEqual((process.returncode, out), (OK, b"answered\n"), err)
         self.assertEqual(server.process.wait(PATIENCE), OK)
