@@ -110,12 +110,9 @@ static void print_json(const plait_reply *reply, const char *transport, int64_t 
     json_text("transport", transport);
     json_decimal("time_us", (double)time_ns / 1000);
     json_number("size", status ? 0 : body.size);
-    if (status)
-        json_text("error", plait_reply_text(reply));
-    else if (utf8_valid(body.data, body.size))
-        json_bytes("text", body.data, body.size);
-    else
-        json_base64("base64", body.data, body.size);
+    if (status) json_text("error", plait_reply_text(reply));
+    else if (utf8_valid(body.data, body.size)) json_bytes("text", body.data, body.size);
+    else json_base64("base64", body.data, body.size);
     json_end();
 }
 

@@ -41,10 +41,8 @@ static int run(int argc, char **argv)
     doctor_kernel();
     doctor_directories();
     doctor_loopback();
-    if (!json && failures == 0 && warnings == 0)
-        printf("\nall is well\n");
-    else if (!json)
-        printf("\n%d to mend, %d to know about\n", failures, warnings);
+    if (!json && failures == 0 && warnings == 0) printf("\nall is well\n");
+    else if (!json) printf("\n%d to mend, %d to know about\n", failures, warnings);
     return failures > 0 ? STATUS_FAILED : STATUS_OK;
 }
 

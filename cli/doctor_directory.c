@@ -24,16 +24,14 @@ static void report_absent(const char *path)
     else if (access(parent, W_OK | X_OK) < 0)
         doctor_report(VERDICT_FAIL, "directory", "set PLAIT_DIR to a directory that you may write",
                       "%s can't be made: %s: %s", path, parent, strerror(errno));
-    else
-        doctor_report(VERDICT_OK, "directory", NULL, "%s will be made by the first server", path);
+    else doctor_report(VERDICT_OK, "directory", NULL, "%s will be made by the first server", path);
 }
 
 static void report_own(const char *path)
 {
     struct stat st;
 
-    if (lstat(path, &st) < 0 && errno == ENOENT)
-        report_absent(path);
+    if (lstat(path, &st) < 0 && errno == ENOENT) report_absent(path);
     else if (lstat(path, &st) < 0)
         doctor_report(VERDICT_FAIL, "directory", "set PLAIT_DIR to a directory of your own", "%s: %s", path,
                       strerror(errno));
@@ -49,8 +47,7 @@ static void report_own(const char *path)
                       st.st_mode & 07777);
     else if (access(path, R_OK | W_OK | X_OK) < 0)
         doctor_report(VERDICT_FAIL, "directory", "chmod 700 it, or set PLAIT_DIR", "%s: %s", path, strerror(errno));
-    else
-        doctor_report(VERDICT_OK, "directory", NULL, "%s is yours", path);
+    else doctor_report(VERDICT_OK, "directory", NULL, "%s is yours", path);
 }
 
 static void report_shared(void)
@@ -93,10 +90,8 @@ void doctor_directories(void)
     const char *path = plait_watch_directory(0, NULL);
 
     snprintf(own, sizeof(own), "%s", path ? path : "");
-    if (path)
-        report_own(own);
-    else
-        doctor_report(VERDICT_FAIL, "directory", "set PLAIT_DIR to a directory of your own", "%s", plait_error_text());
+    if (path) report_own(own);
+    else doctor_report(VERDICT_FAIL, "directory", "set PLAIT_DIR to a directory of your own", "%s", plait_error_text());
     report_environment(own);
     report_shared();
 }

@@ -46,8 +46,7 @@ static void check_memory(void)
     else if (madvise(memory, (size_t)page, MADV_POPULATE_WRITE) < 0)
         doctor_report(VERDICT_WARN, "memory", "Linux 5.14 or later makes the first messages faster",
                       "sealed shared memory works, but can't be populated ahead: %s", strerror(errno));
-    else
-        doctor_report(VERDICT_OK, "memory", NULL, "sealed shared memory works");
+    else doctor_report(VERDICT_OK, "memory", NULL, "sealed shared memory works");
     if (memory != MAP_FAILED) munmap(memory, (size_t)page);
     if (fd >= 0) close(fd);
 }
@@ -59,16 +58,14 @@ static void check_wakeups(void)
     if (event < 0)
         doctor_report(VERDICT_FAIL, "eventfd", "in a container, allow eventfd2; otherwise raise ulimit -n",
                       "eventfd doesn't work: %s", strerror(errno));
-    else
-        doctor_report(VERDICT_OK, "eventfd", NULL, "eventfd works");
+    else doctor_report(VERDICT_OK, "eventfd", NULL, "eventfd works");
     if (event >= 0) close(event);
     pidfd = (int)syscall(SYS_pidfd_open, getpid(), 0);
     if (pidfd < 0)
         doctor_report(VERDICT_WARN, "pidfd", "needs Linux 5.3; in a container, allow pidfd_open",
                       "pidfd_open doesn't work: %s; the death of a peer that forked may be noticed late",
                       strerror(errno));
-    else
-        doctor_report(VERDICT_OK, "pidfd", NULL, "pidfd works: the death of a peer is noticed at once");
+    else doctor_report(VERDICT_OK, "pidfd", NULL, "pidfd works: the death of a peer is noticed at once");
     if (pidfd >= 0) close(pidfd);
 }
 
@@ -97,8 +94,7 @@ static void check_inotify(void)
     else if (limit > 0 && limit < 64)
         doctor_report(VERDICT_WARN, "inotify", "sysctl fs.inotify.max_user_instances=1024, as root",
                       "only %ld instances for each user; a process that waits for a name takes one", limit);
-    else
-        doctor_report(VERDICT_OK, "inotify", NULL, "%ld instances for each user", limit);
+    else doctor_report(VERDICT_OK, "inotify", NULL, "%ld instances for each user", limit);
     if (fd >= 0) close(fd);
 }
 
@@ -119,8 +115,7 @@ static void check_shm(void)
     else if (room < SHM_ROOM)
         doctor_report(VERDICT_WARN, "/dev/shm", "remove files there, or mount -o remount,size=256M /dev/shm",
                       "only %lld MiB are free", room);
-    else
-        doctor_report(VERDICT_OK, "/dev/shm", NULL, "tmpfs, %lld MiB free", room);
+    else doctor_report(VERDICT_OK, "/dev/shm", NULL, "tmpfs, %lld MiB free", room);
 }
 
 static void check_limits(void)
@@ -140,8 +135,7 @@ static void check_limits(void)
     if (cpus == 1)
         doctor_report(VERDICT_WARN, "CPUs", "give this process a second CPU, if low latency matters",
                       "1: nothing spins, every call sleeps and wakes");
-    else
-        doctor_report(VERDICT_OK, "CPUs", NULL, "%d", cpus);
+    else doctor_report(VERDICT_OK, "CPUs", NULL, "%d", cpus);
 }
 
 void doctor_kernel(void)

@@ -109,8 +109,7 @@ static void try_transport(const char *name, const char *target, plait_transport 
     options.connect_timeout = options.timeout = PATIENCE;
     r = plait_client_open(&client, target, &options);
     if (r == 0) r = measure(client, &median);
-    if (r == -EBADMSG)
-        doctor_report(VERDICT_FAIL, name, "please report this", "the answer was not what was sent");
+    if (r == -EBADMSG) doctor_report(VERDICT_FAIL, name, "please report this", "the answer was not what was sent");
     else if (r < 0)
         doctor_report(VERDICT_FAIL, name, "see the checks above; PLAIT_LOG=debug tells more", "%s", plait_error_text());
     else

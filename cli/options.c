@@ -104,10 +104,8 @@ static void say_unknown(const struct option *options, const char *verb, const ch
             near = options;
         }
     }
-    if (near)
-        command_usage(verb, "%s: no such option; did you mean %s?", word, near->name);
-    else
-        command_usage(verb, "%s: no such option; words behind -- are never options", word);
+    if (near) command_usage(verb, "%s: no such option; did you mean %s?", word, near->name);
+    else command_usage(verb, "%s: no such option; words behind -- are never options", word);
 }
 
 static bool store_choice(const struct option *option, const char *text)
@@ -202,10 +200,8 @@ int options_parse(const struct option *options, int argc, char **argv)
             command_usage(argv[0], "%s: takes no value", option->name);
             return -1;
         }
-        if (value)
-            value++;
-        else if (option->kind != OPTION_FLAG && i + 1 < argc && strcmp(argv[i + 1], "--") != 0)
-            value = argv[++i];
+        if (value) value++;
+        else if (option->kind != OPTION_FLAG && i + 1 < argc && strcmp(argv[i + 1], "--") != 0) value = argv[++i];
         if (option->kind != OPTION_FLAG && !value) {
             command_usage(argv[0], "%s: needs a value, %s", option->name, option->argument);
             return -1;

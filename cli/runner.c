@@ -50,10 +50,8 @@ static int check_command(const char *name)
     }
     for (path = path ? path : "/bin:/usr/bin"; *name; path += strcspn(path, ":") + 1) {
         size_t size = strcspn(path, ":");
-        if (size > 0)
-            snprintf(whole, sizeof(whole), "%.*s/%s", (int)size, path, name);
-        else
-            snprintf(whole, sizeof(whole), "./%s", name); /* an empty element is the working directory */
+        if (size > 0) snprintf(whole, sizeof(whole), "%.*s/%s", (int)size, path, name);
+        else snprintf(whole, sizeof(whole), "./%s", name); /* an empty element is the working directory */
         if (is_program(whole)) return 0;
         if (!path[size]) break;
     }
