@@ -28,7 +28,7 @@ static int caller(const char *text, uid_t uid, gid_t gid, gid_t extra)
         gid_t groups[100];
         for (int i = 0; i < 100; i++) groups[i] = 60000 + (gid_t)i; /* more than fit at the first try */
         groups[99] = extra;
-        if (uid != 0) {
+        if (uid != geteuid()) {
             CHECK_INT(setgroups(extra != 0 ? 100 : 0, groups), 0);
             CHECK_INT(setresgid(gid, gid, gid), 0);
             CHECK_INT(setresuid(uid, uid, uid), 0);
