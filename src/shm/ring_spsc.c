@@ -115,7 +115,11 @@ void pl_ring_fed(struct pl_ring_producer *ring)
 int pl_ring_look(struct pl_ring_consumer *ring, uint64_t tail)
 {
     uint64_t offset = ring->head & (ring->capacity - 1);
+#ifdef PLAIT_PLANT_BUG /* what fuzz_ring must find: a position is compared with the wrong limit */
+    if (tail - ring->head > 4 * ring->capacity || tail % PL_RING_ALIGN != 0)
+#else
     if (tail - ring->head > ring->capacity || tail % PL_RING_ALIGN != 0)
+#endif
         return pl_error(-EPROTO, "ring: the peer claims to have written up to %llu where %llu to %llu are possible",
                         (unsigned long long)tail, (unsigned long long)ring->head,
                         (unsigned long long)(ring->head + ring->capacity));

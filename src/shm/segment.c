@@ -336,7 +336,11 @@ static int lend(struct pl_segment_map *map, uint32_t id, uint64_t size, struct m
     if (map->returned == NULL) r = closed();
     else if (mapping == NULL) r = pl_error(-EPROTO, "segments: the peer uses segment %u, which it never announced", id);
     else if (mapping->lent) r = pl_error(-EPROTO, "segments: the peer uses segment %u, which is still in use here", id);
+#ifdef PLAIT_PLANT_BUG /* what fuzz_segment must find: a claimed size is compared with the wrong limit */
+    else if (size > 1ULL << CLASS_MAX)
+#else
     else if (size > mapping->size)
+#endif
         r = pl_error(-EPROTO, "segments: the peer claims %llu bytes in segment %u of %zu", (unsigned long long)size, id,
                      mapping->size);
     if (r == 0) {
