@@ -164,7 +164,7 @@ static int send_out(struct plait_client *client, const struct pl_outgoing *out, 
         if (r < 0) return r;
         if (link->idless && out->one_way)
             return pl_error(-EOPNOTSUPP, "framing=%s has no one-way messages: every request is answered",
-                            pl_framing_name(client->target.framing));
+                            pl_framing_name(client->target->framing));
         r = must_queue(link) || link->outstanding >= link->peer.outstanding ? PL_TRANSPORT_FULL
                                                                             : transmit(link, out, call, deadline->timeout_ms, borrow);
         if (r == 0) {

@@ -46,7 +46,7 @@ static int no_method(struct pl_link *link, const char *method)
     known[0] = 0;
     if (link->idless)
         return pl_error(-EOPNOTSUPP, "framing=%s carries no method name: leave '%s' out (the listener's URL says which it calls)",
-                        pl_framing_name(link->client->target.framing), method);
+                        pl_framing_name(link->client->target->framing), method);
     for (uint32_t i = 0; i < link->peer.method_count && used + PLAIT_NAME_MAX + 3 < sizeof(known); i++)
         used += (size_t)snprintf(known + used, sizeof(known) - used, "%s%s", i ? ", " : "",
                                  link->peer.methods[i][0] ? link->peer.methods[i] : "\"\"");
@@ -102,8 +102,8 @@ static int add_link(struct plait_client *client, struct pl_transport *transport,
     }
     link->client = client;
     link->peer = *accepted;
-    link->idless = client->target.framing != PL_FRAMING_PLAIT;
-    link->one_at_a_time = client->target.framing == PL_FRAMING_RAW;
+    link->idless = client->target->framing != PL_FRAMING_PLAIT;
+    link->one_at_a_time = client->target->framing == PL_FRAMING_RAW;
     link->moved = pl_ticks();
     pl_list_init(&link->link);
     pl_list_init(&link->calls);
@@ -115,7 +115,7 @@ static int add_link(struct plait_client *client, struct pl_transport *transport,
     }
     pl_list_append(&client->links, &link->link);
     client->link_count++;
-    if (client->asleep) pl_wake_up(&client->wake); /* the leader looks at this one, too, from now on */
+    pl_client_kick(client); /* the leader looks at this one, too, from now on */
     return 0;
 }
 
@@ -137,19 +137,19 @@ enum patience {
 static int connect_url(struct plait_client *client, uint64_t deadline_ns, struct found *found)
 {
     struct pl_address address;
-    const char *name = client->target.scheme == PL_SCHEME_TCP ? "tcp" : "unix";
+    const char *name = client->target->scheme == PL_SCHEME_TCP ? "tcp" : "unix";
     int socket;
-    int r = pl_socket_connect(&client->target, deadline_ns, &socket, &address);
+    int r = pl_socket_connect(client->target, deadline_ns, &socket, &address);
     if (r < 0) return r;
-    found->local = client->target.scheme == PL_SCHEME_UNIX;
+    found->local = client->target->scheme == PL_SCHEME_UNIX;
     found->accepted = (struct pl_accepted){ .max_message = PLAIT_MESSAGE_MAX, .concurrency = 1, .outstanding = UINT32_MAX };
-    if (client->target.framing == PL_FRAMING_PLAIT) {
-        struct pl_offer offer = { .name = client->target.name, .max_reply = client->max_message, .transport = name,
-                                  .shm = found->local && client->transport != PLAIT_TRANSPORT_UNIX && !client->target.shm_off };
+    if (client->target->framing == PL_FRAMING_PLAIT) {
+        struct pl_offer offer = { .name = client->target->name, .max_reply = client->max_message, .transport = name,
+                                  .shm = found->local && client->transport != PLAIT_TRANSPORT_UNIX && !client->target->shm_off };
         r = pl_handshake_connect(&found->transport, socket, &offer, deadline_ns, &found->accepted);
         return r < 0 ? pl_error_in(r, "%s", client->target_text) : 0;
     }
-    struct pl_idless_options options = { .framing = client->target.framing, .until_eof = client->target.until_eof };
+    struct pl_idless_options options = { .framing = client->target->framing, .until_eof = client->target->until_eof };
     r = pl_transport_idless_new(&found->transport, socket, name, &options);
     if (r < 0) return r;
     found->transport->max_message = client->max_message;
@@ -158,13 +158,12 @@ static int connect_url(struct plait_client *client, uint64_t deadline_ns, struct
 
 static int connect_instance(struct plait_client *client, const struct pl_instance *instance, uint64_t deadline_ns, struct found *found)
 {
-    const char *peer = client->peer[0] ? client->peer : NULL;
     int socket;
     uid_t uid;
-    int r = pl_lookup_connect(instance, peer, &socket, &uid);
+    int r = pl_lookup_connect(instance, client->peer, &socket, &uid);
     if (r != 0) return r;
     struct pl_offer offer = { .name = instance->name, .max_reply = client->max_message, .transport = "unix",
-                              .shm = client->transport != PLAIT_TRANSPORT_UNIX && !client->target.shm_off };
+                              .shm = client->transport != PLAIT_TRANSPORT_UNIX && !client->target->shm_off };
     r = pl_handshake_connect(&found->transport, socket, &offer, deadline_ns, &found->accepted);
     if (r < 0) return pl_error_in(r, "%s (pid %d)", instance->name, (int)instance->pid);
     if (client->transport == PLAIT_TRANSPORT_SHM && found->transport->bell < 0) {
@@ -201,10 +200,9 @@ static bool worth_retrying(int error)
 /* One pass over the living instances: 0; 1: none there, or none that could be reached yet; -errno. */
 static int try_instances(struct plait_client *client, const struct taken *taken, uint64_t deadline_ns, struct found *found, int *ret_last)
 {
-    const char *peer = client->peer[0] ? client->peer : NULL;
     struct pl_instance *instances;
     size_t count;
-    int r = pl_lookup(client->target.name, peer, &instances, &count);
+    int r = pl_lookup(client->target->name, client->peer, &instances, &count);
     if (r < 0) return r;
     int result = 1;
     for (size_t i = 0; i < count && result == 1; i++) {
@@ -224,7 +222,6 @@ static int try_instances(struct plait_client *client, const struct taken *taken,
 static int wait_for_name(struct plait_client *client, const struct taken *taken, uint64_t deadline_ns, enum patience patience,
                          struct found *found)
 {
-    const char *peer = client->peer[0] ? client->peer : NULL;
     struct pl_name_watch *watch = NULL;
     char last_text[1024] = "";
     int last = 0, r;
@@ -235,7 +232,7 @@ static int wait_for_name(struct plait_client *client, const struct taken *taken,
         if (r != 1 || now >= deadline_ns || patience == PATIENCE_NONE) break;
         if (watch == NULL && last == 0) {
             /* Watch first, then look again: what came in between is seen. */
-            r = pl_name_watch_open(&watch, peer);
+            r = pl_name_watch_open(&watch, client->peer);
             if (r < 0) break;
             if (r == 0) continue;
         }
@@ -247,7 +244,7 @@ static int wait_for_name(struct plait_client *client, const struct taken *taken,
     }
     pl_name_watch_close(watch);
     if (r == 1 && last_text[0]) r = pl_error(-ETIMEDOUT, "%s", last_text);
-    else if (r == 1) r = pl_lookup_missing(client->target.name, peer);
+    else if (r == 1) r = pl_lookup_missing(client->target->name, client->peer);
     return r;
 }
 
@@ -291,12 +288,12 @@ static int connect_one(struct plait_client *client, struct pl_deadline *deadline
     note_taken(client, &taken);
     client->connecting = true;
     pthread_mutex_unlock(&client->lock);
-    int r = client->target.scheme == PL_SCHEME_NAME ? wait_for_name(client, &taken, ns, patience, &found)
+    int r = client->target->scheme == PL_SCHEME_NAME ? wait_for_name(client, &taken, ns, patience, &found)
                                                     : wait_for_url(client, ns, patience, &found);
     pthread_mutex_lock(&client->lock);
     client->connecting = false;
     if (r == 0) r = add_link(client, found.transport, &found.accepted, found.local);
-    if (!found.more) client->stamp = client->target.scheme == PL_SCHEME_NAME ? pl_lookup_stamp(client->peer[0] ? client->peer : NULL) : 0;
+    if (!found.more) client->stamp = client->target->scheme == PL_SCHEME_NAME ? pl_lookup_stamp(client->peer) : 0;
     else client->stamp = 0;
     atomic_fetch_add_explicit(&client->connects, 1, memory_order_release); /* R_CONN1: pairs with A_CONN1 */
     pl_futex_wake(&client->connects, INT32_MAX);
@@ -360,16 +357,16 @@ static struct pl_link *least_loaded(struct plait_client *client, bool first)
 /* Whether a look for a further connection is due: a call would queue, and something may have changed. */
 static bool may_expand(struct plait_client *client, const struct pl_link *link)
 {
-    if (client->connecting || client->link_count >= PL_LINKS_MAX || client->target.framing != PL_FRAMING_PLAIT) return false;
+    if (client->connecting || client->link_count >= PL_LINKS_MAX || client->target->framing != PL_FRAMING_PLAIT) return false;
     struct taken taken;
     note_taken(client, &taken);
     for (unsigned i = 0; i < taken.count; i++)
         if (taken.instance[i] == link->peer.instance && taken.left[i] > 0) return true;
-    if (client->target.scheme != PL_SCHEME_NAME) return false;
+    if (client->target->scheme != PL_SCHEME_NAME) return false;
     uint64_t now = pl_ticks();
     if (now - client->looked < pl_ticks_of_ns(LOOK_AGAIN_NS)) return false;
     client->looked = now;
-    return pl_lookup_stamp(client->peer[0] ? client->peer : NULL) != client->stamp;
+    return pl_lookup_stamp(client->peer) != client->stamp;
 }
 
 static void expand(struct plait_client *client)

@@ -14,6 +14,7 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
+enum { CLIENT_EVENTS = 8 };
 #define NETWORK_MESSAGE_DEFAULT ((uint64_t)16 << 20)
 
 static int check_usable(const struct plait_client *client)
@@ -44,25 +45,35 @@ static void on_wake(struct pl_wake *wake)
     (void)wake; /* the leader looks around after each wait anyway */
 }
 
+void pl_client_kick(struct plait_client *client)
+{
+    if (!client->asleep) return;
+    /* Made when it is needed first, which takes a second thread. Without it the leader notices at its deadline. */
+    if (client->wake.source.fd < 0 && pl_wake_init(&client->wake, &client->loop, on_wake) < 0) return;
+    pl_wake_up(&client->wake);
+}
+
 static int apply(struct plait_client *client, const char *target, const plait_client_options *options)
 {
-    int r = pl_url_parse(&client->target, target);
+    struct pl_url url;
+    int r = pl_url_parse(&url, target);
     if (r < 0) return r;
-    if (strlen(target) >= sizeof(client->target_text)) return pl_error(-EINVAL, "a target of %zu bytes", strlen(target));
-    strcpy(client->target_text, target);
-    bool network = client->target.scheme == PL_SCHEME_TCP;
-    if (options->max_message > PLAIT_MESSAGE_MAX || client->target.max_message > PLAIT_MESSAGE_MAX)
+    client->target_text = strdup(target);
+    client->target = malloc(sizeof(*client->target));
+    if (client->target_text == NULL || client->target == NULL) return pl_error(-ENOMEM, "no memory for a client");
+    *client->target = url;
+    bool network = client->target->scheme == PL_SCHEME_TCP;
+    if (options->max_message > PLAIT_MESSAGE_MAX || client->target->max_message > PLAIT_MESSAGE_MAX)
         return pl_error(-EINVAL, "max_message: at most PLAIT_MESSAGE_MAX, %u", PLAIT_MESSAGE_MAX);
     client->max_message = options->max_message ? options->max_message
-                          : client->target.max_message ? client->target.max_message
+                          : client->target->max_message ? client->target->max_message
                           : network ? NETWORK_MESSAGE_DEFAULT : PLAIT_MESSAGE_MAX;
     if (options->transport < PLAIT_TRANSPORT_AUTO || options->transport > PLAIT_TRANSPORT_UNIX)
         return pl_error(-EINVAL, "unknown transport %d", options->transport);
-    if (options->transport == PLAIT_TRANSPORT_SHM && client->target.shm_off)
+    if (options->transport == PLAIT_TRANSPORT_SHM && client->target->shm_off)
         return pl_error(-EINVAL, "'%s' says shm=off, and the options allow shared memory only", target);
     client->transport = options->transport;
-    if (options->peer && strlen(options->peer) >= sizeof(client->peer)) return pl_error(-EINVAL, "peer='%.40s...' is too long", options->peer);
-    if (options->peer) strcpy(client->peer, options->peer);
+    if (options->peer && options->peer[0] && (client->peer = strdup(options->peer)) == NULL) return pl_error(-ENOMEM, "no memory for a client");
     client->connect_ms = options->connect_timeout ? options->connect_timeout : PL_CONNECT_MS;
     client->call_ms = options->timeout ? options->timeout : PL_CALL_MS;
     client->rotation = (unsigned)pl_random_u64();
@@ -90,8 +101,7 @@ int plait_client_open(plait_client **ret_client, const char *target, const plait
     client->fork_hook.in_child = on_fork;
     r = pl_fork_add(&client->fork_hook);
     if (r == 0) r = apply(client, target, &known);
-    if (r == 0) r = pl_loop_init(&client->loop);
-    if (r == 0) r = pl_wake_init(&client->wake, &client->loop, on_wake);
+    if (r == 0) r = pl_loop_init(&client->loop, CLIENT_EVENTS);
     struct pl_deadline deadline = { .timeout_ms = client->connect_ms };
     if (r == 0) r = pl_client_connect_first(client, &deadline);
     if (r < 0) {
@@ -118,8 +128,8 @@ int plait_client_methods(plait_client *client, char ***ret_names, size_t *ret_co
 {
     int r = check_usable(client);
     if (r < 0) return r;
-    if (client->target.framing != PL_FRAMING_PLAIT)
-        return pl_error(-EOPNOTSUPP, "framing=%s has no hello that would tell the methods", pl_framing_name(client->target.framing));
+    if (client->target->framing != PL_FRAMING_PLAIT)
+        return pl_error(-EOPNOTSUPP, "framing=%s has no hello that would tell the methods", pl_framing_name(client->target->framing));
     struct pl_deadline deadline = { .timeout_ms = client->connect_ms };
     struct pl_link *link;
     pthread_mutex_lock(&client->lock);
@@ -281,6 +291,9 @@ static void free_client(struct plait_client *client)
     for (uint32_t i = 0; i < client->chunk_count; i++)
         free(client->chunks[i]);
     free(client->chunks);
+    free(client->peer);
+    free(client->target);
+    free(client->target_text);
     pthread_mutex_destroy(&client->lock);
     free(client);
 }

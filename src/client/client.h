@@ -32,7 +32,7 @@ enum {
     PL_CONNECT_MS = 5000,
     PL_CALL_MS = 30000,
     PL_STUCK_MS = 100,         /* owes a reply and has not moved: avoided while another exists */
-    PL_CALL_CHUNK = 64,
+    PL_CALL_CHUNK = 4,         /* few: a thousand idle clients count */
     PL_CALLS_MAX = 1 << 20,    /* in flight */
     PL_RESEND = 1              /* a call's result inside: it never ran, send it elsewhere */
 };
@@ -102,15 +102,15 @@ struct pl_outgoing {
 struct plait_client {
     pthread_mutex_t lock;
     struct pl_fork_hook fork_hook;
-    struct pl_url target;
-    char target_text[1400];
-    char peer[64];             /* option; "" none */
+    struct pl_url *target;
+    char *target_text;
+    char *peer;                /* option; NULL: none */
     int64_t connect_ms, call_ms;
     uint64_t max_message;
     int transport;
 
     struct pl_loop loop;
-    struct pl_wake wake;       /* makes a sleeping leader look around */
+    struct pl_wake wake;       /* makes a sleeping leader look around; see pl_client_kick */
     struct pl_spin spin;
     struct pl_list links;
     unsigned link_count, rotation;
@@ -149,6 +149,9 @@ struct plait_reply {
 };
 
 uint64_t pl_deadline_ns(struct pl_deadline *deadline);
+
+/* ---- client.c ---- */
+void pl_client_kick(struct plait_client *client);            /* makes a leader that sleeps look around */
 
 /* ---- choose.c ---- */
 /* The link for a call: connects if needed, until DEADLINE. FIRST: the one that sends stay on. 0 or -errno. */

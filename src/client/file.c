@@ -199,7 +199,7 @@ void pl_link_refused(struct pl_link *link)
     struct pl_transport *transport = link->connection.transport;
     link->refused = transport->hung_up = true;
     transport->ops->readable(transport);
-    if (link->client->asleep) pl_wake_up(&link->client->wake);
+    pl_client_kick(link->client);
 }
 
 void pl_link_down(struct pl_link *link, int error)

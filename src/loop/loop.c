@@ -7,9 +7,11 @@
 #include <errno.h>
 #include <stdlib.h>
 
-int pl_loop_init(struct pl_loop *loop)
+int pl_loop_init(struct pl_loop *loop, int events)
 {
-    *loop = (struct pl_loop){ .epoll_fd = epoll_create1(EPOLL_CLOEXEC) };
+    *loop = (struct pl_loop){ .epoll_fd = -1, .ready_room = events, .ready = calloc((size_t)events, sizeof(*loop->ready)) };
+    if (loop->ready == NULL) return pl_error(-ENOMEM, "no memory for a loop");
+    loop->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     if (loop->epoll_fd < 0) return pl_error(-errno, "no epoll instance: %s", pl_error_word(errno));
     return 0;
 }
@@ -18,7 +20,9 @@ void pl_loop_deinit(struct pl_loop *loop)
 {
     pl_close(&loop->epoll_fd);
     free(loop->heap);
+    free(loop->ready);
     loop->heap = NULL;
+    loop->ready = NULL;
     loop->timer_count = loop->timer_room = 0;
     loop->ready_count = loop->ready_next = 0;
 }
@@ -56,7 +60,7 @@ int pl_loop_wait(struct pl_loop *loop, uint64_t deadline_ns)
 {
     uint64_t next = pl_loop_next_timer(loop);
     int timeout = pl_clock_poll_ms(next < deadline_ns ? next : deadline_ns);
-    int count = epoll_wait(loop->epoll_fd, loop->ready, PL_LOOP_EVENTS, timeout);
+    int count = epoll_wait(loop->epoll_fd, loop->ready, loop->ready_room, timeout);
     if (count < 0 && errno != EINTR) return pl_error(-errno, "epoll_wait: %s", pl_error_word(errno));
     loop->ready_next = 0;
     loop->ready_count = count < 0 ? 0 : count;

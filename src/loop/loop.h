@@ -27,16 +27,17 @@ struct pl_timer {
 };
 
 enum { PL_LOOP_EVENTS = 64 };
-
 struct pl_loop {
     int epoll_fd;
     int ready_count, ready_next;
-    struct epoll_event ready[PL_LOOP_EVENTS];
+    int ready_room;
+    struct epoll_event *ready;
     struct pl_timer **heap;
     size_t timer_count, timer_room;
 };
 
-int pl_loop_init(struct pl_loop *loop);
+/* EVENTS: how many one wait takes away; a server wants PL_LOOP_EVENTS, a client has few descriptors. */
+int pl_loop_init(struct pl_loop *loop, int events);
 void pl_loop_deinit(struct pl_loop *loop); /* idempotent; sources and timers are the owners' */
 
 int pl_loop_add(struct pl_loop *loop, struct pl_source *source, uint32_t events);

@@ -79,7 +79,7 @@ int pl_reactor_init(struct pl_reactor *reactor, struct plait_server *server, uns
     pl_list_init(&reactor->inbox);
     pthread_mutex_init(&reactor->inbox_lock, NULL);
     pl_spin_init(&reactor->spin, spin_us);
-    int r = pl_loop_init(&reactor->loop);
+    int r = pl_loop_init(&reactor->loop, PL_LOOP_EVENTS);
     return r < 0 ? r : pl_wake_init(&reactor->wake, &reactor->loop, on_wake);
 }
 

@@ -156,7 +156,7 @@ struct pl_session {
     _Atomic uint32_t references;
 
     plait_peer peer;
-    char peer_text[128];
+    char peer_text[72];
     struct pl_status_connection *status;
     struct pl_counters *counters;
 };

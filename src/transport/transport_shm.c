@@ -34,7 +34,7 @@ struct shm_transport {
 
     struct pl_segment_pool *pool; /* made with the first large body sent */
     uint32_t announced;           /* announcements sent */
-    uint32_t announcement_of[PL_SEGMENTS_MAX];
+    uint32_t *announcement_of;    /* [PL_SEGMENTS_MAX], made with the pool: a thousand idle connections count */
 
     struct pl_segment_map *map;   /* made with the first announcement received */
     uint32_t heard;               /* announcements received */
@@ -91,6 +91,8 @@ static int put_in_segment(struct shm_transport *t, const void *body, size_t size
     struct pl_segment *segment;
     if (t->pool == NULL) {
         int direction = t->side == PL_SIDE_CLIENT ? PL_RING_REQUESTS : PL_RING_REPLIES;
+        if (t->announcement_of == NULL) t->announcement_of = calloc(PL_SEGMENTS_MAX, sizeof(uint32_t));
+        if (t->announcement_of == NULL) return PL_SEGMENT_NONE;
         if (pl_segment_pool_new(&t->pool, t->channel.control->returned[direction]) < 0) return PL_SEGMENT_NONE;
     }
     int r = pl_segment_take(t->pool, size, &segment);
@@ -435,6 +437,7 @@ static void shm_close(struct pl_transport *transport)
     pl_segment_pool_free(t->pool);
     pl_segment_map_close(t->map);
     free(t->body);
+    free(t->announcement_of);
     pl_stream_deinit(&t->control);
     pl_close(&t->base.bell);
     pl_close(&t->bell_out);
