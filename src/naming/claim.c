@@ -243,8 +243,8 @@ static int claim(struct state *state, bool exclusive, const struct pl_allow *all
     if (r == 0) r = pl_directory_sub(&own->directory, "services", true, &folder);
     if (r < 0) return r;
     bool turn = pl_name_turn_begin(folder);
-    for (int i = 0; i < state->count; i++) pl_sweep_directory(&state->places[i].directory);
-    if (turn) pl_name_lock_sweep(&own->directory, folder);
+    for (int i = 0; i < state->count; i++) pl_sweep_directory(&state->places[i].directory, false);
+    if (turn) pl_name_lock_sweep(&own->directory, folder, false);
     r = pl_name_lock(&own->directory, folder, state->name, exclusive, turn, &state->name_lock);
     if (r == 0) {
         r = make_places(state, listeners);
@@ -328,11 +328,11 @@ int pl_claim_sweep(void)
     if (r < 0) return r == -ENOENT ? 0 : r;
     if (pl_directory_sub(&own, "services", false, &folder) == 0) {
         bool turn = pl_name_turn_begin(folder);
-        removed += pl_sweep_directory(&own);
-        if (turn) pl_name_lock_sweep(&own, folder);
+        removed += pl_sweep_directory(&own, true);
+        if (turn) pl_name_lock_sweep(&own, folder, true);
         if (turn) pl_name_turn_end(folder);
     }
-    if (pl_directory_shared(&shared, false) == 0) removed += pl_sweep_directory(&shared);
+    if (pl_directory_shared(&shared, false) == 0) removed += pl_sweep_directory(&shared, true);
     pl_directory_close(&own);
     pl_directory_close(&shared);
     return removed;

@@ -29,7 +29,8 @@ void pl_claim_withdraw(struct pl_claim *claim); /* takes the entries away; liste
 void pl_claim_close(struct pl_claim *claim);    /* withdraws, closes; idempotent */
 void pl_claim_forked(struct pl_claim *claim);   /* in a forked child: closes descriptors, unlinks nothing */
 
-/* Removes what dead processes left in the own directory. Also done by claim_open. Count removed. */
+/* Removes what dead processes left in the own directory. Also done by claim_open, as far as
+ * no forked child still holds it. Count removed. */
 int pl_claim_sweep(void);
 
 #endif

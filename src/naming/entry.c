@@ -159,7 +159,7 @@ int pl_entry_lock(int fd, short type)
 }
 
 /* Only write locks count: anyone who may read a file can lock it for reading. */
-static bool locked(int fd)
+bool pl_entry_locked(int fd)
 {
     struct flock lock = { .l_type = F_RDLCK, .l_whence = SEEK_SET };
     return fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
@@ -197,7 +197,7 @@ enum pl_entry_verdict pl_entry_judge(int fd, struct pl_entry *ret_entry)
 {
     struct pl_entry entry;
     char text[PL_ENTRY_TEXT];
-    if (!locked(fd)) return PL_ENTRY_DEAD;
+    if (!pl_entry_locked(fd)) return PL_ENTRY_DEAD;
     ssize_t size = pread(fd, text, sizeof text - 1, 0);
     if (size <= 0) return PL_ENTRY_UNCLEAR;
     text[size] = '\0';

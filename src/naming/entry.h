@@ -50,6 +50,9 @@ int pl_entry_open(int folder_fd, const char *file, uid_t owner, int *ret_fd);
 enum pl_entry_verdict { PL_ENTRY_DEAD, PL_ENTRY_ALIVE, PL_ENTRY_UNCLEAR };
 enum pl_entry_verdict pl_entry_judge(int fd, struct pl_entry *ret_entry);
 
+/* Has somebody a write lock on it? False: certainly dead. */
+bool pl_entry_locked(int fd);
+
 /* OFD locks on the whole file. TYPE: F_RDLCK, F_WRLCK, F_UNLCK. 0, -EAGAIN, -errno; without text. */
 int pl_entry_lock(int fd, short type);
 bool pl_entry_same(int folder_fd, const char *file, int fd); /* is FD still what FILE names? */

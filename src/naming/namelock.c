@@ -132,7 +132,7 @@ void pl_name_unlock(int folder_fd, const char *name, bool turn, int *lock_fd)
     pl_close(lock_fd);
 }
 
-void pl_name_lock_sweep(const struct pl_directory *directory, int folder_fd)
+void pl_name_lock_sweep(const struct pl_directory *directory, int folder_fd, bool thorough)
 {
     DIR *list = pl_folder_list(folder_fd);
     if (list == NULL) return;
@@ -146,7 +146,7 @@ void pl_name_lock_sweep(const struct pl_directory *directory, int folder_fd)
         snprintf(name, sizeof name, "%.*s", (int)(size - 6), item->d_name + 1);
         if (fd < 0) continue;
         int r = pl_entry_lock(fd, F_WRLCK);
-        bool unused = r == 0 || (r == -EAGAIN && holders(directory, folder_fd, name, who, sizeof who) == 0);
+        bool unused = r == 0 || (thorough && r == -EAGAIN && holders(directory, folder_fd, name, who, sizeof who) == 0);
         if (unused && pl_entry_same(folder_fd, item->d_name, fd)) unlinkat(folder_fd, item->d_name, 0);
         if (r == 0) pl_entry_lock(fd, F_UNLCK);
     }

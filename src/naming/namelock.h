@@ -19,7 +19,8 @@ int pl_name_lock(const struct pl_directory *directory, int folder_fd, const char
 /* Lets go of it, and removes the file if nobody else holds it and we have TURN. */
 void pl_name_unlock(int folder_fd, const char *name, bool turn, int *lock_fd);
 
-/* Removes the lock files of names that nobody holds or that only dead processes' children hold; needs TURN. */
-void pl_name_lock_sweep(const struct pl_directory *directory, int folder_fd);
+/* Removes the lock files that nobody holds; THOROUGH: also those that only dead processes' children hold. Needs
+ * TURN. */
+void pl_name_lock_sweep(const struct pl_directory *directory, int folder_fd, bool thorough);
 
 #endif

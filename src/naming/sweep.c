@@ -72,7 +72,7 @@ int pl_sweep_entry(const struct pl_directory *directory, int folder_fd, const ch
     return remove;
 }
 
-static int sweep_entries(const struct pl_directory *directory, int folder_fd)
+static int sweep_entries(const struct pl_directory *directory, int folder_fd, bool thorough)
 {
     char name[PLAIT_NAME_MAX + 1];
     uint64_t id;
@@ -83,7 +83,7 @@ static int sweep_entries(const struct pl_directory *directory, int folder_fd)
     for (struct dirent *item = readdir(list); item != NULL; item = readdir(list)) {
         int fd PL_AUTO_CLOSE = -1;
         if (pl_entry_split(item->d_name, name, &id, &hidden) &&
-            pl_entry_open(folder_fd, item->d_name, directory->owner, &fd) == 0)
+            pl_entry_open(folder_fd, item->d_name, directory->owner, &fd) == 0 && (thorough || !pl_entry_locked(fd)))
             removed += pl_sweep_entry(directory, folder_fd, item->d_name, fd);
     }
     closedir(list);
@@ -151,12 +151,12 @@ static int sweep_sockets(const struct pl_directory *directory, int sockets_fd)
     return removed;
 }
 
-int pl_sweep_directory(const struct pl_directory *directory)
+int pl_sweep_directory(const struct pl_directory *directory, bool thorough)
 {
     int removed = 0;
     for (int i = 0; i < FOLDERS; i++) {
         int fd PL_AUTO_CLOSE = -1;
-        if (pl_directory_sub(directory, folders[i], false, &fd) == 0) removed += sweep_entries(directory, fd);
+        if (pl_directory_sub(directory, folders[i], false, &fd) == 0) removed += sweep_entries(directory, fd, thorough);
     }
     int sockets PL_AUTO_CLOSE = -1;
     if (pl_directory_sub(directory, "s", false, &sockets) == 0) removed += sweep_sockets(directory, sockets);

@@ -9,8 +9,9 @@
  * dead. 1 removed, 0 not. */
 int pl_sweep_entry(const struct pl_directory *directory, int folder_fd, const char *file, int fd);
 
-/* Every dead entry and every socket without entry in DIRECTORY, which must be ours. Count. */
-int pl_sweep_directory(const struct pl_directory *directory);
+/* Every dead entry and every socket without entry in DIRECTORY, which must be ours. Count. Not THOROUGH: what
+ * is locked stays, without asking for its maker: a tenth of the time. */
+int pl_sweep_directory(const struct pl_directory *directory, bool thorough);
 
 /* Lists the folder open as FD (borrowed) from its beginning; to be ended with closedir. NULL: errno. */
 DIR *pl_folder_list(int fd);

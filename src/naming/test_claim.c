@@ -178,8 +178,9 @@ TEST(a_killed_holders_child_does_not_hold_up_the_others_lock)
     stop(&alive);
     struct pl_claim claim = claim_it("greeter", true);
     pl_claim_close(&claim);
-    pl_close(&dead.talk);
+    CHECK_INT(pl_claim_sweep(), 1);
     check_empty(own());
+    pl_close(&dead.talk);
 }
 
 TEST(a_withdrawn_name_is_free_while_its_listener_stays)

@@ -57,7 +57,7 @@ TEST(without_the_turn_a_lock_file_is_left_to_a_sweep)
     CHECK_INT(pl_name_lock(&directory, folder, "greeter", true, false, &fd), 0);
     pl_name_unlock(folder, "greeter", false, &fd);
     CHECK_INT(access(lock_path(), F_OK), 0);
-    pl_name_lock_sweep(&directory, folder);
+    pl_name_lock_sweep(&directory, folder, false);
     CHECK_INT(access(lock_path(), F_OK), -1);
     tear_down();
 }
@@ -156,7 +156,7 @@ TEST(whoever_locks_a_file_that_was_just_removed_locks_again)
     CHECK_INT(try_lock(true, false), -EADDRINUSE);
     close(pair[0]);
     CHECK_INT(test_wait_child(child), 0);
-    pl_name_lock_sweep(&directory, folder);
+    pl_name_lock_sweep(&directory, folder, false);
     CHECK_INT(access(lock_path(), F_OK), -1);
     tear_down();
 }
