@@ -282,14 +282,16 @@ static bool ours(const struct state *state)
 int pl_claim_set_urls(struct pl_claim *claim, const char *urls)
 {
     struct state *state = claim->state;
-    if (strlen(urls) >= sizeof state->self.urls)
-        return pl_error(-E2BIG, "the listeners' URLs together are longer than %zu bytes", sizeof state->self.urls - 1);
     for (const char *c = urls; *c != '\0'; c++)
         if ((unsigned char)*c < ' ' || *c == 0x7f)
             return pl_error(-EINVAL, "a listener's URL holds a control character");
     if (!ours(state))
         return pl_error(-ECHILD, "service '%s': opened before fork() (open it in this process)", state->name);
-    snprintf(state->self.urls, sizeof state->self.urls, "%s", urls);
+    size_t size = strlen(urls);
+    if (size >= sizeof state->self.urls) /* whole URLs only */
+        for (size = sizeof state->self.urls - 1; size > 0 && urls[size] != ' ';) size--;
+    memcpy(state->self.urls, urls, size);
+    state->self.urls[size] = '\0';
     for (int i = 0; i < state->count; i++) {
         int r = state->places[i].entry >= 0 ? write_entry(state, &state->places[i]) : 0;
         if (r < 0) return r;

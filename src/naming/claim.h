@@ -1,9 +1,9 @@
 /* claim: a server's hold on a name: locked entries and listening sockets in the runtime directories.
  *
- * In each directory: services/NAME@ID (a locked regular file: "pid 12\nuid 0\nstart 345\nid ...\nurls ...\n") and the
- * socket s/ID; ID is 64 random bits in hex. Made hidden, locked (OFD), listening, then renamed into
- * place with RENAME_NOREPLACE. The name's own lock file services/.NAME.lock: `exclusive` takes its
- * write lock, others a read lock. A sweeper takes a dead entry's lock, re-checks the inode, unlinks
+ * In each directory: services/NAME@ID (a locked regular file of "key value" lines, urls last) and the socket
+ * s/ID; ID is 64 random bits in hex, the same in both. Made hidden, locked (OFD), listening, then
+ * renamed into place with RENAME_NOREPLACE. In the own directory alone: the name's lock file
+ * services/.NAME.lock; `exclusive` takes its write lock, others a read lock. A sweeper takes a dead entry's lock, re-checks the inode, unlinks
  * socket, then entry. A forked child keeps a lock alive, so liveness also compares pid and start time.
  */
 #ifndef PL_NAMING_CLAIM_H
@@ -24,7 +24,10 @@ struct pl_claim {
 /* Claims NAME; ALLOW (may be empty) decides whether it is offered in the shared directory too (root always
  * is, as far as the directory can be made). Errors as plait_server_open; -EADDRINUSE names pid and process. */
 int pl_claim_open(struct pl_claim *ret_claim, const char *name, bool exclusive, const struct pl_allow *allow);
-int pl_claim_set_urls(struct pl_claim *claim, const char *urls); /* separated by spaces */
+
+/* What the entries say of URLs, separated by spaces; those beyond 511 bytes are left out. -EINVAL (a control
+ * character), -ENOSPC, -ECHILD. */
+int pl_claim_set_urls(struct pl_claim *claim, const char *urls);
 void pl_claim_withdraw(struct pl_claim *claim); /* takes the entries away; listeners stay open; idempotent */
 void pl_claim_close(struct pl_claim *claim);    /* withdraws, closes; idempotent */
 void pl_claim_forked(struct pl_claim *claim);   /* in a forked child: closes descriptors, unlinks nothing */
