@@ -3,8 +3,9 @@
  * In each directory: services/NAME@ID (a locked regular file of "key value" lines, urls last) and the socket
  * s/ID; ID is 64 random bits in hex, the same in both. Made hidden, locked (OFD), listening, then
  * renamed into place with RENAME_NOREPLACE. In the own directory alone: the name's lock file
- * services/.NAME.lock; `exclusive` takes its write lock, others a read lock. A sweeper takes a dead entry's lock, re-checks the inode, unlinks
- * socket, then entry. A forked child keeps a lock alive, so liveness also compares pid and start time.
+ * services/.NAME.lock; `exclusive` takes its write lock, others a read lock. A sweeper takes a dead entry's lock,
+ * re-checks the inode, unlinks socket, then entry. A forked child keeps a lock alive, so liveness also compares pid and
+ * start time.
  */
 #ifndef PL_NAMING_CLAIM_H
 #define PL_NAMING_CLAIM_H
