@@ -6,6 +6,7 @@
 
 #include <sys/ptrace.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 
 static const struct pl_allow nobody_else;
 
@@ -247,6 +248,23 @@ TEST(directories_may_be_longer_than_a_socket_address)
     struct pl_instance instance = only("greeter", NULL);
     CHECK_INT(connect_to(&instance, NULL), 0);
     pl_claim_close(&claim);
+}
+
+TEST(a_file_system_without_rename_noreplace_will_do)
+{
+    deny(SYS_renameat2, -1, EINVAL);
+    struct pl_claim claim = claim_it("greeter", true);
+    CHECK_INT(files_in(own(), "services"), 2); /* the entry and the lock: nothing hidden remains */
+    struct pl_instance instance = only("greeter", NULL);
+    CHECK_INT(connect_to(&instance, NULL), 0);
+    pl_claim_close(&claim);
+    check_empty(own());
+}
+
+TEST(a_file_system_without_locks_is_told)
+{
+    deny(SYS_fcntl, -1, ENOLCK);
+    check_refused("greeter", false, -ENOLCK, "lock");
 }
 
 TEST(what_is_made_is_for_us_alone_under_any_umask)

@@ -5,6 +5,7 @@
 #include "naming/test_support.h"
 
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <time.h>
 
 static const struct pl_allow nobody_else;
@@ -216,6 +217,20 @@ TEST(a_zombie_is_gone_although_its_child_keeps_the_socket)
     CHECK_INT(connect_to(&instance, NULL), PL_CONNECT_GONE);
     CHECK_INT(test_wait_child(server.pid), 128 + SIGKILL);
     pl_close(&server.talk);
+}
+
+TEST(an_older_kernel_knows_the_dead_by_their_entries)
+{
+    struct server dead = start("greeter", (struct server_options){ .fork_child = true });
+    struct pl_instance gone = only("greeter", NULL);
+    struct pl_claim claim = claim_it("other");
+    struct pl_instance alive = only("other", NULL);
+    deny(SYS_getsockopt, 77 /* SO_PEERPIDFD */, ENOPROTOOPT);
+    kill_only(&dead);
+    CHECK_INT(connect_to(&gone, NULL), PL_CONNECT_GONE);
+    CHECK_INT(connect_to(&alive, NULL), 0);
+    pl_close(&dead.talk);
+    pl_claim_close(&claim);
 }
 
 /* Fills the backlog of a listener that nobody accepts from. */
