@@ -61,12 +61,7 @@ typedef struct plait_bytes {
 } plait_bytes;
 
 /* What a body holds, as its sender said; plait itself doesn't look. */
-typedef enum plait_encoding {
-    PLAIT_BYTES = 0,
-    PLAIT_UTF8 = 1,
-    PLAIT_JSON = 2,
-    PLAIT_ARRAY = 3
-} plait_encoding;
+typedef enum plait_encoding { PLAIT_BYTES = 0, PLAIT_UTF8 = 1, PLAIT_JSON = 2, PLAIT_ARRAY = 3 } plait_encoding;
 
 /* The library's version, "MAJOR.MINOR.PATCH"; a static string. */
 const char *plait_version(void);

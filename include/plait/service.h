@@ -29,9 +29,12 @@ typedef struct plait_server_options {
     uint64_t inbound_bytes; /* request bytes held at once; default min(2 GiB, RAM / 4) */
     uint32_t outstanding;   /* requests of one connection in progress; default 1024 */
     uint32_t reserved;
-    int64_t spin_us;        /* see PLAIT_SPIN_ */
+    int64_t spin_us; /* see PLAIT_SPIN_ */
 } plait_server_options;
-#define PLAIT_SERVER_OPTIONS_INIT { .size = sizeof(plait_server_options) }
+#define PLAIT_SERVER_OPTIONS_INIT                                                                                      \
+    {                                                                                                                  \
+        .size = sizeof(plait_server_options)                                                                           \
+    }
 
 /* Claims NAME and begins to queue connections; nothing is answered before run, start or
  * dispatch. Errors: -EINVAL (name, options), -EADDRINUSE (exclusive; the text names the
@@ -81,14 +84,14 @@ void plait_server_close(plait_server *server);
 /* The body lives until the handler returns, or until a deferred request is answered. */
 plait_bytes plait_request_body(const plait_request *request);
 plait_encoding plait_request_encoding(const plait_request *request);
-const char *plait_request_method(const plait_request *request);  /* "" if none was named */
-uint64_t plait_request_trace(const plait_request *request);      /* 0 if none */
-int64_t plait_request_time_left(const plait_request *request);   /* ms; PLAIT_FOREVER without deadline */
-int plait_request_cancelled(const plait_request *request);       /* 1: nobody waits any more */
+const char *plait_request_method(const plait_request *request); /* "" if none was named */
+uint64_t plait_request_trace(const plait_request *request);     /* 0 if none */
+int64_t plait_request_time_left(const plait_request *request);  /* ms; PLAIT_FOREVER without deadline */
+int plait_request_cancelled(const plait_request *request);      /* 1: nobody waits any more */
 
 typedef struct plait_peer {
-    int32_t pid;          /* 0 if unknown (network) */
-    uint32_t uid;         /* UINT32_MAX if unknown */
+    int32_t pid;           /* 0 if unknown (network) */
+    uint32_t uid;          /* UINT32_MAX if unknown */
     const char *transport; /* "shm", "unix", "tcp" */
     const char *address;   /* "pid 123 (name)" or "127.0.0.1:40012" */
 } plait_peer;
@@ -134,7 +137,10 @@ typedef struct plait_client_options {
     int32_t transport;       /* plait_transport, for names */
     uint32_t reserved;
 } plait_client_options;
-#define PLAIT_CLIENT_OPTIONS_INIT { .size = sizeof(plait_client_options) }
+#define PLAIT_CLIENT_OPTIONS_INIT                                                                                      \
+    {                                                                                                                  \
+        .size = sizeof(plait_client_options)                                                                           \
+    }
 
 /* TARGET: a name, "name?shm=off", tcp://HOST:PORT or unix:///PATH with ?framing=,
  * until=eof, max_message=; with framing=plait a URL may name the service: tcp://HOST:PORT/NAME.
@@ -146,12 +152,15 @@ int plait_client_open(plait_client **ret_client, const char *target, const plait
 
 typedef struct plait_call_options {
     size_t size;
-    int64_t timeout;     /* ms; 0: the client's */
-    int32_t encoding;    /* plait_encoding of the request */
-    uint32_t flags;      /* PLAIT_CALL_ */
-    uint64_t trace;      /* 0: inherited from the handler that this thread is in, or none */
+    int64_t timeout;  /* ms; 0: the client's */
+    int32_t encoding; /* plait_encoding of the request */
+    uint32_t flags;   /* PLAIT_CALL_ */
+    uint64_t trace;   /* 0: inherited from the handler that this thread is in, or none */
 } plait_call_options;
-#define PLAIT_CALL_OPTIONS_INIT { .size = sizeof(plait_call_options) }
+#define PLAIT_CALL_OPTIONS_INIT                                                                                        \
+    {                                                                                                                  \
+        .size = sizeof(plait_call_options)                                                                             \
+    }
 #define PLAIT_CALL_IDEMPOTENT 1u /* may run twice: retried elsewhere when its instance dies */
 #define PLAIT_CALL_ORDERED 2u    /* arrives after this thread's earlier ordered calls and sends */
 
@@ -171,8 +180,7 @@ typedef void plait_reply_fn(int result, plait_reply *reply, void *context);
 /* Starts a call; *ret_call (may be NULL) is for cancel. Its end is told exactly once, unless
  * this function itself failed. */
 int plait_client_call_async(plait_client *client, const char *method, const void *data, size_t size,
-                            const plait_call_options *options, plait_reply_fn *fn, void *context,
-                            uint64_t *ret_call);
+                            const plait_call_options *options, plait_reply_fn *fn, void *context, uint64_t *ret_call);
 
 /* Ends a call early: its callback gets -ECANCELED, the server is told. -ENOENT: already over. */
 int plait_client_cancel(plait_client *client, uint64_t call);
@@ -201,11 +209,11 @@ void plait_client_close(plait_client *client);
 
 /* ---- reply -------------------------------------------------------------------------- */
 
-plait_bytes plait_reply_body(const plait_reply *reply);          /* valid until free */
+plait_bytes plait_reply_body(const plait_reply *reply); /* valid until free */
 plait_encoding plait_reply_encoding(const plait_reply *reply);
-uint32_t plait_reply_status(const plait_reply *reply);           /* 0 ok, else the handler's */
-const char *plait_reply_text(const plait_reply *reply);          /* the failure's text; "" if ok */
-void plait_reply_free(plait_reply *reply);                       /* NULL is fine */
+uint32_t plait_reply_status(const plait_reply *reply);  /* 0 ok, else the handler's */
+const char *plait_reply_text(const plait_reply *reply); /* the failure's text; "" if ok */
+void plait_reply_free(plait_reply *reply);              /* NULL is fine */
 
 #ifdef __cplusplus
 }

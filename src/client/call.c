@@ -96,7 +96,8 @@ static int prefix_name(const struct pl_outgoing *out, uint8_t **ret_body)
 }
 
 /* Puts OUT on LINK. 0, PL_TRANSPORT_FULL, -errno (the call's), PL_RESEND: the link failed, take another. */
-static int transmit(struct pl_link *link, const struct pl_outgoing *out, struct pl_call *call, int64_t timeout_ms, bool borrow)
+static int transmit(struct pl_link *link, const struct pl_outgoing *out, struct pl_call *call, int64_t timeout_ms,
+                    bool borrow)
 {
     struct pl_transport *transport = link->connection.transport;
     bool named;
@@ -110,8 +111,8 @@ static int transmit(struct pl_link *link, const struct pl_outgoing *out, struct 
         .trace = out->trace,
     };
     if (out->size > link->peer.max_message)
-        return pl_error(-EMSGSIZE, "a message of %zu bytes; %s takes max_message=%llu", out->size, link->client->target_text,
-                        (unsigned long long)link->peer.max_message);
+        return pl_error(-EMSGSIZE, "a message of %zu bytes; %s takes max_message=%llu", out->size,
+                        link->client->target_text, (unsigned long long)link->peer.max_message);
     int r = pl_link_method(link, out->method, &frame.method, &named);
     if (r < 0) return r;
     const void *body = out->data;
@@ -122,8 +123,8 @@ static int transmit(struct pl_link *link, const struct pl_outgoing *out, struct 
         frame.size += (uint32_t)r;
         if (frame.size > link->peer.max_message) {
             free(prefixed);
-            return pl_error(-EMSGSIZE, "a message of %zu bytes and its method's name; %s takes max_message=%llu", out->size,
-                            link->client->target_text, (unsigned long long)link->peer.max_message);
+            return pl_error(-EMSGSIZE, "a message of %zu bytes and its method's name; %s takes max_message=%llu",
+                            out->size, link->client->target_text, (unsigned long long)link->peer.max_message);
         }
         frame.flags |= PL_FRAME_NAMED;
         body = prefixed;
@@ -154,8 +155,8 @@ static bool must_queue(const struct pl_link *link)
 }
 
 /* Finds a link and sends; waits for room and connections until DEADLINE. With CALL: it is on *ret_link then. */
-static int send_out(struct plait_client *client, const struct pl_outgoing *out, struct pl_call *call, struct pl_deadline *deadline,
-                    bool borrow, struct pl_link **ret_link)
+static int send_out(struct plait_client *client, const struct pl_outgoing *out, struct pl_call *call,
+                    struct pl_deadline *deadline, bool borrow, struct pl_link **ret_link)
 {
     bool first = out->one_way || out->flags & PLAIT_CALL_ORDERED;
     for (;;) {
@@ -165,8 +166,9 @@ static int send_out(struct plait_client *client, const struct pl_outgoing *out, 
         if (link->idless && out->one_way)
             return pl_error(-EOPNOTSUPP, "framing=%s has no one-way messages: every request is answered",
                             pl_framing_name(client->target->framing));
-        r = must_queue(link) || link->outstanding >= link->peer.outstanding ? PL_TRANSPORT_FULL
-                                                                            : transmit(link, out, call, deadline->timeout_ms, borrow);
+        r = must_queue(link) || link->outstanding >= link->peer.outstanding
+                ? PL_TRANSPORT_FULL
+                : transmit(link, out, call, deadline->timeout_ms, borrow);
         if (r == 0) {
             if (call) {
                 if (link->outstanding++ == 0 && client->link_count > 1) link->moved = pl_ticks();
@@ -180,7 +182,8 @@ static int send_out(struct plait_client *client, const struct pl_outgoing *out, 
         if (r < 0) return r;
         if (r == PL_TRANSPORT_FULL) {
             r = pl_client_wait(client, NULL, deadline);
-            if (r < 0) return r == -ETIMEDOUT ? pl_error(r, "%s takes no more: the call never left", client->target_text) : r;
+            if (r < 0)
+                return r == -ETIMEDOUT ? pl_error(r, "%s takes no more: the call never left", client->target_text) : r;
         } else if (!client->leading) {
             (void)pl_client_pump(client);
             pl_client_reap(client);
@@ -190,23 +193,30 @@ static int send_out(struct plait_client *client, const struct pl_outgoing *out, 
 
 /* ---- checks and options ---- */
 
-static int prepare(struct plait_client *client, const char *method, const void *data, size_t size, const plait_call_options *options,
-                   struct pl_outgoing *out, struct pl_deadline *deadline)
+static int prepare(struct plait_client *client, const char *method, const void *data, size_t size,
+                   const plait_call_options *options, struct pl_outgoing *out, struct pl_deadline *deadline)
 {
     plait_call_options known = { .size = sizeof(known) };
     if (__builtin_expect(pl_forked(&client->fork_hook), 0))
-        return pl_error(-ECHILD, "this client was opened before fork() and belongs to the parent: open one in the child");
+        return pl_error(-ECHILD,
+                        "this client was opened before fork() and belongs to the parent: open one in the child");
     if (options != NULL) {
         int r = pl_options_read(&known, sizeof(known), options, "plait_call_options");
         if (r < 0) return r;
         if ((unsigned)known.encoding > PLAIT_ARRAY) return pl_error(-EINVAL, "unknown encoding %d", known.encoding);
-        if (known.flags & ~(PLAIT_CALL_IDEMPOTENT | PLAIT_CALL_ORDERED)) return pl_error(-EINVAL, "unknown call flags 0x%x", known.flags);
+        if (known.flags & ~(PLAIT_CALL_IDEMPOTENT | PLAIT_CALL_ORDERED))
+            return pl_error(-EINVAL, "unknown call flags 0x%x", known.flags);
     }
     if (size > PLAIT_MESSAGE_MAX)
-        return pl_error(-EMSGSIZE, "a message of %zu bytes; the limit is PLAIT_MESSAGE_MAX, %u", size, PLAIT_MESSAGE_MAX);
+        return pl_error(-EMSGSIZE, "a message of %zu bytes; the limit is PLAIT_MESSAGE_MAX, %u", size,
+                        PLAIT_MESSAGE_MAX);
     if (size > 0 && data == NULL) return pl_error(-EINVAL, "a message of %zu bytes at NULL", size);
-    *out = (struct pl_outgoing){ .method = method, .data = data, .size = size, .encoding = (uint8_t)known.encoding,
-                                 .flags = known.flags, .trace = known.trace ? known.trace : pl_context.trace };
+    *out = (struct pl_outgoing){ .method = method,
+                                 .data = data,
+                                 .size = size,
+                                 .encoding = (uint8_t)known.encoding,
+                                 .flags = known.flags,
+                                 .trace = known.trace ? known.trace : pl_context.trace };
     *deadline = (struct pl_deadline){ .timeout_ms = known.timeout ? known.timeout : client->call_ms };
     return 0;
 }
@@ -231,7 +241,8 @@ static void give_up(struct plait_client *client, struct pl_call *call)
     pl_call_end(call, -ETIMEDOUT, NULL, NULL);
 }
 
-static int call_once(struct plait_client *client, const struct pl_outgoing *out, struct pl_deadline *deadline, plait_reply **ret_reply)
+static int call_once(struct plait_client *client, const struct pl_outgoing *out, struct pl_deadline *deadline,
+                     plait_reply **ret_reply)
 {
     struct pl_link *link;
     struct pl_call *call = new_call(client);
@@ -246,15 +257,15 @@ static int call_once(struct plait_client *client, const struct pl_outgoing *out,
     } else if (r < 0 && call->on) {
         give_up(client, call);
         if (r == -ETIMEDOUT)
-            (void)pl_error(r, "%s: no reply within %lld ms (it may still run; is the server busy or stopped?)", client->target_text,
-                           (long long)deadline->timeout_ms);
+            (void)pl_error(r, "%s: no reply within %lld ms (it may still run; is the server busy or stopped?)",
+                           client->target_text, (long long)deadline->timeout_ms);
     }
     pl_call_free(client, call);
     return r;
 }
 
-int plait_client_call(plait_client *client, const char *method, const void *data, size_t size, const plait_call_options *options,
-                      plait_reply **ret_reply)
+int plait_client_call(plait_client *client, const char *method, const void *data, size_t size,
+                      const plait_call_options *options, plait_reply **ret_reply)
 {
     struct pl_outgoing out;
     struct pl_deadline deadline;
@@ -272,7 +283,8 @@ int plait_client_call(plait_client *client, const char *method, const void *data
     return r;
 }
 
-int plait_client_send(plait_client *client, const char *method, const void *data, size_t size, const plait_call_options *options)
+int plait_client_send(plait_client *client, const char *method, const void *data, size_t size,
+                      const plait_call_options *options)
 {
     struct pl_outgoing out;
     struct pl_deadline deadline;
@@ -307,8 +319,8 @@ static struct pl_outgoing *keep(const struct pl_outgoing *out)
     return kept;
 }
 
-int plait_client_call_async(plait_client *client, const char *method, const void *data, size_t size, const plait_call_options *options,
-                            plait_reply_fn *fn, void *context, uint64_t *ret_call)
+int plait_client_call_async(plait_client *client, const char *method, const void *data, size_t size,
+                            const plait_call_options *options, plait_reply_fn *fn, void *context, uint64_t *ret_call)
 {
     struct pl_outgoing out;
     struct pl_deadline deadline;
@@ -332,7 +344,8 @@ int plait_client_call_async(plait_client *client, const char *method, const void
     call->context = context;
     call->kept = kept;
     call->deadline_ns = pl_deadline_ns(&deadline);
-    if (client->async_count++ == 0 || call->deadline_ns < client->next_deadline) client->next_deadline = call->deadline_ns;
+    if (client->async_count++ == 0 || call->deadline_ns < client->next_deadline)
+        client->next_deadline = call->deadline_ns;
     if (ret_call) *ret_call = id_of(call);
     if (client->outer_fd >= 0 && !client->leading) pl_client_rest(client);
     pthread_mutex_unlock(&client->lock);
@@ -353,7 +366,8 @@ int plait_client_cancel(plait_client *client, uint64_t id)
         if (link && !idless) {
             struct pl_frame frame = { .kind = PL_FRAME_CANCEL, .call = id };
             struct pl_transport *transport = link->connection.transport;
-            if (transport->ops->send(transport, &frame, NULL, false) == PL_TRANSPORT_OK) (void)transport->ops->flush(transport);
+            if (transport->ops->send(transport, &frame, NULL, false) == PL_TRANSPORT_OK)
+                (void)transport->ops->flush(transport);
         }
         pl_call_end(call, -ECANCELED, NULL, "cancelled");
         pl_list_append(&client->completed, &call->link);

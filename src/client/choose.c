@@ -45,7 +45,8 @@ static int no_method(struct pl_link *link, const char *method)
     size_t used = 0;
     known[0] = 0;
     if (link->idless)
-        return pl_error(-EOPNOTSUPP, "framing=%s carries no method name: leave '%s' out (the listener's URL says which it calls)",
+        return pl_error(-EOPNOTSUPP,
+                        "framing=%s carries no method name: leave '%s' out (the listener's URL says which it calls)",
                         pl_framing_name(link->client->target->framing), method);
     for (uint32_t i = 0; i < link->peer.method_count && used + PLAIT_NAME_MAX + 3 < sizeof(known); i++)
         used += (size_t)snprintf(known + used, sizeof(known) - used, "%s%s", i ? ", " : "",
@@ -91,7 +92,8 @@ void pl_link_free(struct pl_link *link)
 }
 
 /* Takes TRANSPORT and what ACCEPTED owns. Lock held. */
-static int add_link(struct plait_client *client, struct pl_transport *transport, const struct pl_accepted *accepted, bool local)
+static int add_link(struct plait_client *client, struct pl_transport *transport, const struct pl_accepted *accepted,
+                    bool local)
 {
     struct pl_link *link = calloc(1, sizeof(*link));
     if (link == NULL) {
@@ -129,9 +131,9 @@ struct found {
 };
 
 enum patience {
-    PATIENCE_OPEN,   /* wait for an absent name; a URL answers or doesn't */
-    PATIENCE_AGAIN,  /* there was one: wait until the deadline */
-    PATIENCE_NONE    /* one pass */
+    PATIENCE_OPEN,  /* wait for an absent name; a URL answers or doesn't */
+    PATIENCE_AGAIN, /* there was one: wait until the deadline */
+    PATIENCE_NONE   /* one pass */
 };
 
 static int connect_url(struct plait_client *client, uint64_t deadline_ns, struct found *found)
@@ -142,10 +144,14 @@ static int connect_url(struct plait_client *client, uint64_t deadline_ns, struct
     int r = pl_socket_connect(client->target, deadline_ns, &socket, &address);
     if (r < 0) return r;
     found->local = client->target->scheme == PL_SCHEME_UNIX;
-    found->accepted = (struct pl_accepted){ .max_message = PLAIT_MESSAGE_MAX, .concurrency = 1, .outstanding = UINT32_MAX };
+    found->accepted =
+        (struct pl_accepted){ .max_message = PLAIT_MESSAGE_MAX, .concurrency = 1, .outstanding = UINT32_MAX };
     if (client->target->framing == PL_FRAMING_PLAIT) {
-        struct pl_offer offer = { .name = client->target->name, .max_reply = client->max_message, .transport = name,
-                                  .shm = found->local && client->transport != PLAIT_TRANSPORT_UNIX && !client->target->shm_off };
+        struct pl_offer offer = { .name = client->target->name,
+                                  .max_reply = client->max_message,
+                                  .transport = name,
+                                  .shm = found->local && client->transport != PLAIT_TRANSPORT_UNIX &&
+                                         !client->target->shm_off };
         r = pl_handshake_connect(&found->transport, socket, &offer, deadline_ns, &found->accepted);
         return r < 0 ? pl_error_in(r, "%s", client->target_text) : 0;
     }
@@ -156,21 +162,26 @@ static int connect_url(struct plait_client *client, uint64_t deadline_ns, struct
     return 0;
 }
 
-static int connect_instance(struct plait_client *client, const struct pl_instance *instance, uint64_t deadline_ns, struct found *found)
+static int connect_instance(struct plait_client *client, const struct pl_instance *instance, uint64_t deadline_ns,
+                            struct found *found)
 {
     int socket;
     uid_t uid;
     int r = pl_lookup_connect(instance, client->peer, &socket, &uid);
     if (r != 0) return r;
-    struct pl_offer offer = { .name = instance->name, .max_reply = client->max_message, .transport = "unix",
+    struct pl_offer offer = { .name = instance->name,
+                              .max_reply = client->max_message,
+                              .transport = "unix",
                               .shm = client->transport != PLAIT_TRANSPORT_UNIX && !client->target->shm_off };
     r = pl_handshake_connect(&found->transport, socket, &offer, deadline_ns, &found->accepted);
     if (r < 0) return pl_error_in(r, "%s (pid %d)", instance->name, (int)instance->pid);
     if (client->transport == PLAIT_TRANSPORT_SHM && found->transport->bell < 0) {
         found->transport->ops->close(found->transport);
         free(found->accepted.methods);
-        return pl_error(-EOPNOTSUPP, "%s (pid %d) offers no shared memory here (another uid or byte order?), and nothing else was allowed",
-                        instance->name, (int)instance->pid);
+        return pl_error(
+            -EOPNOTSUPP,
+            "%s (pid %d) offers no shared memory here (another uid or byte order?), and nothing else was allowed",
+            instance->name, (int)instance->pid);
     }
     found->local = true;
     return 0;
@@ -198,7 +209,8 @@ static bool worth_retrying(int error)
 }
 
 /* One pass over the living instances: 0; 1: none there, or none that could be reached yet; -errno. */
-static int try_instances(struct plait_client *client, const struct taken *taken, uint64_t deadline_ns, struct found *found, int *ret_last)
+static int try_instances(struct plait_client *client, const struct taken *taken, uint64_t deadline_ns,
+                         struct found *found, int *ret_last)
 {
     struct pl_instance *instances;
     size_t count;
@@ -213,14 +225,15 @@ static int try_instances(struct plait_client *client, const struct taken *taken,
         if (r == 0) result = 0;
         else if (r < 0 && worth_retrying(r)) *ret_last = r;
         else if (r < 0) result = r;
-        else if (r == PL_CONNECT_BUSY) *ret_last = pl_error(-ETIMEDOUT, "%s: its queue of connections is full", client->target_text);
+        else if (r == PL_CONNECT_BUSY)
+            *ret_last = pl_error(-ETIMEDOUT, "%s: its queue of connections is full", client->target_text);
     }
     free(instances);
     return result;
 }
 
-static int wait_for_name(struct plait_client *client, const struct taken *taken, uint64_t deadline_ns, enum patience patience,
-                         struct found *found)
+static int wait_for_name(struct plait_client *client, const struct taken *taken, uint64_t deadline_ns,
+                         enum patience patience, struct found *found)
 {
     struct pl_name_watch *watch = NULL;
     char last_text[1024] = "";
@@ -269,8 +282,7 @@ static void note_taken(struct plait_client *client, struct taken *taken)
         struct pl_link *link = pl_container_of(item, struct pl_link, link);
         unsigned i = 0;
         if (link->down) continue;
-        while (i < taken->count && taken->instance[i] != link->peer.instance)
-            i++;
+        while (i < taken->count && taken->instance[i] != link->peer.instance) i++;
         if (i == taken->count) {
             taken->instance[i] = link->peer.instance;
             taken->left[i] = link->draining || link->refused ? 0 : link->peer.concurrency;
@@ -288,13 +300,14 @@ static int connect_one(struct plait_client *client, struct pl_deadline *deadline
     note_taken(client, &taken);
     client->connecting = true;
     pthread_mutex_unlock(&client->lock);
+    /* Before the lookup: what comes after it makes the next look worthwhile. */
+    uint64_t stamp = client->target->scheme == PL_SCHEME_NAME ? pl_lookup_stamp(client->peer) : 0;
     int r = client->target->scheme == PL_SCHEME_NAME ? wait_for_name(client, &taken, ns, patience, &found)
-                                                    : wait_for_url(client, ns, patience, &found);
+                                                     : wait_for_url(client, ns, patience, &found);
     pthread_mutex_lock(&client->lock);
     client->connecting = false;
     if (r == 0) r = add_link(client, found.transport, &found.accepted, found.local);
-    if (!found.more) client->stamp = client->target->scheme == PL_SCHEME_NAME ? pl_lookup_stamp(client->peer) : 0;
-    else client->stamp = 0;
+    client->stamp = found.more ? 0 : stamp;
     atomic_fetch_add_explicit(&client->connects, 1, memory_order_release); /* R_CONN1: pairs with A_CONN1 */
     pl_futex_wake(&client->connects, INT32_MAX);
     return r;
@@ -357,7 +370,8 @@ static struct pl_link *least_loaded(struct plait_client *client, bool first)
 /* Whether a look for a further connection is due: a call would queue, and something may have changed. */
 static bool may_expand(struct plait_client *client, const struct pl_link *link)
 {
-    if (client->connecting || client->link_count >= PL_LINKS_MAX || client->target->framing != PL_FRAMING_PLAIT) return false;
+    if (client->connecting || client->link_count >= PL_LINKS_MAX || client->target->framing != PL_FRAMING_PLAIT)
+        return false;
     struct taken taken;
     note_taken(client, &taken);
     for (unsigned i = 0; i < taken.count; i++)
@@ -378,8 +392,11 @@ static void expand(struct plait_client *client)
 static int check_deadlock(const struct plait_client *client, const struct pl_link *link)
 {
     if (pl_context.instance == 0 || pl_context.instance != link->peer.instance || !pl_context.alone) return 0;
-    return pl_error(-EDEADLK, "%s is served by this very thread, which would wait for itself: defer the request, call asynchronously, "
-                              "or give the server more threads", client->target_text);
+    return pl_error(
+        -EDEADLK,
+        "%s is served by this very thread, which would wait for itself: defer the request, call asynchronously, "
+        "or give the server more threads",
+        client->target_text);
 }
 
 int pl_client_choose(struct plait_client *client, bool first, struct pl_deadline *deadline, struct pl_link **ret_link)
@@ -398,7 +415,8 @@ int pl_client_choose(struct plait_client *client, bool first, struct pl_deadline
             *ret_link = link;
             return 0;
         }
-        int r = client->connecting ? wait_for_connecting(client, deadline) : connect_one(client, deadline, PATIENCE_AGAIN);
+        int r =
+            client->connecting ? wait_for_connecting(client, deadline) : connect_one(client, deadline, PATIENCE_AGAIN);
         if (r < 0 && !(client->link_count > 0)) return r;
         if (r < 0 && pl_clock_ns() >= pl_deadline_ns(deadline)) return r;
     }

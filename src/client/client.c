@@ -5,6 +5,7 @@
 #include "base/fd.h"
 #include "base/options.h"
 #include "base/random.h"
+#include "base/user.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -20,7 +21,8 @@ enum { CLIENT_EVENTS = 8 };
 static int check_usable(const struct plait_client *client)
 {
     if (pl_forked(&client->fork_hook))
-        return pl_error(-ECHILD, "this client was opened before fork() and belongs to the parent: open one in the child");
+        return pl_error(-ECHILD,
+                        "this client was opened before fork() and belongs to the parent: open one in the child");
     return 0;
 }
 
@@ -65,15 +67,25 @@ static int apply(struct plait_client *client, const char *target, const plait_cl
     bool network = client->target->scheme == PL_SCHEME_TCP;
     if (options->max_message > PLAIT_MESSAGE_MAX || client->target->max_message > PLAIT_MESSAGE_MAX)
         return pl_error(-EINVAL, "max_message: at most PLAIT_MESSAGE_MAX, %u", PLAIT_MESSAGE_MAX);
-    client->max_message = options->max_message ? options->max_message
+    client->max_message = options->max_message          ? options->max_message
                           : client->target->max_message ? client->target->max_message
-                          : network ? NETWORK_MESSAGE_DEFAULT : PLAIT_MESSAGE_MAX;
+                          : network                     ? NETWORK_MESSAGE_DEFAULT
+                                                        : PLAIT_MESSAGE_MAX;
     if (options->transport < PLAIT_TRANSPORT_AUTO || options->transport > PLAIT_TRANSPORT_UNIX)
         return pl_error(-EINVAL, "unknown transport %d", options->transport);
     if (options->transport == PLAIT_TRANSPORT_SHM && client->target->shm_off)
         return pl_error(-EINVAL, "'%s' says shm=off, and the options allow shared memory only", target);
     client->transport = options->transport;
-    if (options->peer && options->peer[0] && (client->peer = strdup(options->peer)) == NULL) return pl_error(-ENOMEM, "no memory for a client");
+    if (options->peer && options->peer[0]) {
+        /* Looked up once: a lookup may ask the network. */
+        uid_t uid;
+        r = pl_user_uid(options->peer, strlen(options->peer), &uid);
+        if (r < 0) return pl_error_in(r, "peer");
+        if (asprintf(&client->peer, "%u", (unsigned)uid) < 0) {
+            client->peer = NULL;
+            return pl_error(-ENOMEM, "no memory for a client");
+        }
+    }
     client->connect_ms = options->connect_timeout ? options->connect_timeout : PL_CONNECT_MS;
     client->call_ms = options->timeout ? options->timeout : PL_CALL_MS;
     client->rotation = (unsigned)pl_random_u64();
@@ -121,7 +133,10 @@ const char *plait_client_transport(plait_client *client)
     if (strcmp(name, "none") == 0 && !pl_list_empty(&client->links))
         name = pl_container_of(client->links.next, struct pl_link, link)->connection.transport->ops->name;
     pthread_mutex_unlock(&client->lock);
-    return strcmp(name, "shm") == 0 ? "shm" : strcmp(name, "unix") == 0 ? "unix" : strcmp(name, "tcp") == 0 ? "tcp" : "none";
+    return strcmp(name, "shm") == 0    ? "shm"
+           : strcmp(name, "unix") == 0 ? "unix"
+           : strcmp(name, "tcp") == 0  ? "tcp"
+                                       : "none";
 }
 
 int plait_client_methods(plait_client *client, char ***ret_names, size_t *ret_count)
@@ -129,15 +144,15 @@ int plait_client_methods(plait_client *client, char ***ret_names, size_t *ret_co
     int r = check_usable(client);
     if (r < 0) return r;
     if (client->target->framing != PL_FRAMING_PLAIT)
-        return pl_error(-EOPNOTSUPP, "framing=%s has no hello that would tell the methods", pl_framing_name(client->target->framing));
+        return pl_error(-EOPNOTSUPP, "framing=%s has no hello that would tell the methods",
+                        pl_framing_name(client->target->framing));
     struct pl_deadline deadline = { .timeout_ms = client->connect_ms };
     struct pl_link *link;
     pthread_mutex_lock(&client->lock);
     r = pl_client_choose(client, true, &deadline, &link);
     if (r == 0) {
         size_t size = 0, count = link->peer.method_count;
-        for (size_t i = 0; i < count; i++)
-            size += sizeof(char *) + strlen(link->peer.methods[i]) + 1;
+        for (size_t i = 0; i < count; i++) size += sizeof(char *) + strlen(link->peer.methods[i]) + 1;
         char **names = malloc(size + 1);
         if (names == NULL) {
             r = pl_error(-ENOMEM, "no memory for the methods' names");
@@ -282,14 +297,12 @@ static void cancel_all(struct plait_client *client)
         pl_call_end(call, -ECANCELED, NULL, "the client was closed");
         pl_list_append(&client->completed, &call->link);
     }
-    while (!pl_list_empty(&client->completed))
-        (void)run_callbacks(client);
+    while (!pl_list_empty(&client->completed)) (void)run_callbacks(client);
 }
 
 static void free_client(struct plait_client *client)
 {
-    for (uint32_t i = 0; i < client->chunk_count; i++)
-        free(client->chunks[i]);
+    for (uint32_t i = 0; i < client->chunk_count; i++) free(client->chunks[i]);
     free(client->chunks);
     free(client->peer);
     free(client->target);

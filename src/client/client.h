@@ -31,34 +31,34 @@ enum {
     PL_LINKS_MAX = 16,
     PL_CONNECT_MS = 5000,
     PL_CALL_MS = 30000,
-    PL_STUCK_MS = 100,         /* owes a reply and has not moved: avoided while another exists */
-    PL_CALL_CHUNK = 4,         /* few: a thousand idle clients count */
-    PL_CALLS_MAX = 1 << 20,    /* in flight */
-    PL_RESEND = 1              /* a call's result inside: it never ran, send it elsewhere */
+    PL_STUCK_MS = 100,      /* owes a reply and has not moved: avoided while another exists */
+    PL_CALL_CHUNK = 4,      /* few: a thousand idle clients count */
+    PL_CALLS_MAX = 1 << 20, /* in flight */
+    PL_RESEND = 1           /* a call's result inside: it never ran, send it elsewhere */
 };
 
 /* When a wait must end; the clock is asked only once somebody has to sleep. */
 struct pl_deadline {
     int64_t timeout_ms;
-    uint64_t ns;               /* 0: not asked yet */
+    uint64_t ns; /* 0: not asked yet */
 };
 
 struct pl_link {
     struct pl_connection connection;
     struct plait_client *client;
     struct pl_list link;
-    struct pl_list calls;      /* in flight, oldest first */
+    struct pl_list calls; /* in flight, oldest first */
     struct pl_accepted peer;
     struct pl_method_slot *slots; /* sorted by name */
     uint32_t last_slot;
     bool idless, one_at_a_time;
-    bool down;                 /* nothing more goes out or comes in; freed by reap */
-    bool refused;              /* a send failed; what had come before is still to be received */
-    bool draining;             /* GOAWAY came */
-    uint64_t goaway;           /* frames that the server takes */
-    uint64_t sent;             /* CALL and SEND frames */
+    bool down;       /* nothing more goes out or comes in; freed by reap */
+    bool refused;    /* a send failed; what had come before is still to be received */
+    bool draining;   /* GOAWAY came */
+    uint64_t goaway; /* frames that the server takes */
+    uint64_t sent;   /* CALL and SEND frames */
     uint32_t outstanding;
-    uint64_t moved;            /* ticks when its last reply came or its first call went */
+    uint64_t moved; /* ticks when its last reply came or its first call went */
 };
 
 struct pl_method_slot {
@@ -67,25 +67,25 @@ struct pl_method_slot {
 };
 
 struct pl_waiter {
-    struct pl_list link;       /* client->waiters while it follows */
+    struct pl_list link; /* client->waiters while it follows */
     _Atomic uint32_t woken;
-    bool for_room;             /* waits for anything that moves, not for a call */
+    bool for_room; /* waits for anything that moves, not for a call */
 };
 
 struct pl_call {
     uint32_t index, generation;
-    struct pl_list link;       /* link->calls, client->completed, client->resend or the free list */
-    struct pl_link *on;        /* NULL: nowhere now */
-    uint64_t sequence;         /* its number among the link's frames, from 1 */
+    struct pl_list link; /* link->calls, client->completed, client->resend or the free list */
+    struct pl_link *on;  /* NULL: nowhere now */
+    uint64_t sequence;   /* its number among the link's frames, from 1 */
     bool done, idempotent, sent;
     int result;
     plait_reply *reply;
-    char *why;                 /* the text of a failure that is not in a reply */
-    struct pl_waiter *waiter;  /* synchronous */
-    plait_reply_fn *fn;        /* asynchronous */
+    char *why;                /* the text of a failure that is not in a reply */
+    struct pl_waiter *waiter; /* synchronous */
+    plait_reply_fn *fn;       /* asynchronous */
     void *context;
     uint64_t deadline_ns;
-    struct pl_outgoing *kept;  /* asynchronous: what to send again */
+    struct pl_outgoing *kept; /* asynchronous: what to send again */
 };
 
 /* What a call or a send says. */
@@ -94,7 +94,7 @@ struct pl_outgoing {
     const void *data;
     size_t size;
     uint8_t encoding;
-    uint32_t flags;            /* PLAIT_CALL_ */
+    uint32_t flags; /* PLAIT_CALL_ */
     uint64_t trace;
     bool one_way;
 };
@@ -104,18 +104,18 @@ struct plait_client {
     struct pl_fork_hook fork_hook;
     struct pl_url *target;
     char *target_text;
-    char *peer;                /* option; NULL: none */
+    char *peer; /* option; NULL: none */
     int64_t connect_ms, call_ms;
     uint64_t max_message;
     int transport;
 
     struct pl_loop loop;
-    struct pl_wake wake;       /* makes a sleeping leader look around; see pl_client_kick */
+    struct pl_wake wake; /* makes a sleeping leader look around; see pl_client_kick */
     struct pl_spin spin;
     struct pl_list links;
     unsigned link_count, rotation;
-    bool reap_due;             /* a link is down or draining */
-    bool leading, asleep;      /* a leader exists; it sleeps or spins without the lock */
+    bool reap_due;        /* a link is down or draining */
+    bool leading, asleep; /* a leader exists; it sleeps or spins without the lock */
     struct pl_list waiters;
     const char *last_transport;
 
@@ -127,10 +127,10 @@ struct plait_client {
     struct pl_call **chunks;
     uint32_t chunk_count;
     struct pl_list free_calls;
-    struct pl_list completed;  /* asynchronous calls whose callback is due */
-    struct pl_list resend;     /* asynchronous calls that go elsewhere */
-    uint64_t resend_at;        /* ns; earliest next try */
-    uint64_t next_deadline;    /* ns; of asynchronous calls; may be early */
+    struct pl_list completed; /* asynchronous calls whose callback is due */
+    struct pl_list resend;    /* asynchronous calls that go elsewhere */
+    uint64_t resend_at;       /* ns; earliest next try */
+    uint64_t next_deadline;   /* ns; of asynchronous calls; may be early */
     uint32_t async_count;
 
     int outer_fd, ready_fd, timer_fd; /* plait_client_fd(); -1 before */
@@ -144,14 +144,14 @@ struct plait_reply {
     uint32_t status;
     uint8_t *owned;
     struct pl_segment_view view;
-    char *text;                /* a failure's, NUL-terminated */
+    char *text; /* a failure's, NUL-terminated */
     uint8_t inlined[];
 };
 
 uint64_t pl_deadline_ns(struct pl_deadline *deadline);
 
 /* ---- client.c ---- */
-void pl_client_kick(struct plait_client *client);            /* makes a leader that sleeps look around */
+void pl_client_kick(struct plait_client *client); /* makes a leader that sleeps look around */
 
 /* ---- choose.c ---- */
 /* The link for a call: connects if needed, until DEADLINE. FIRST: the one that sends stay on. 0 or -errno. */
@@ -168,18 +168,18 @@ int pl_client_resend(struct plait_client *client);
 void pl_client_ring_ready(struct plait_client *client);
 
 /* ---- file.c ---- */
-bool pl_client_pump(struct plait_client *client);            /* receives what is there; true: something moved */
-void pl_link_refused(struct pl_link *link);                  /* sending failed: the leader reads what is left and ends it */
-void pl_link_down(struct pl_link *link, int error);          /* its calls fail or go elsewhere */
-void pl_client_reap(struct plait_client *client);            /* frees links that are down; see above who may */
+bool pl_client_pump(struct plait_client *client);   /* receives what is there; true: something moved */
+void pl_link_refused(struct pl_link *link);         /* sending failed: the leader reads what is left and ends it */
+void pl_link_down(struct pl_link *link, int error); /* its calls fail or go elsewhere */
+void pl_client_reap(struct plait_client *client);   /* frees links that are down; see above who may */
 void pl_call_end(struct pl_call *call, int result, plait_reply *reply, const char *why);
-void pl_client_expire(struct plait_client *client);          /* asynchronous calls whose time is over */
+void pl_client_expire(struct plait_client *client); /* asynchronous calls whose time is over */
 
 /* ---- wait.c ---- */
 /* Waits until CALL is done (NULL: until something moved) or DEADLINE: 0, -ETIMEDOUT, -errno. Lock held. */
 int pl_client_wait(struct plait_client *client, struct pl_call *call, struct pl_deadline *deadline);
-void pl_client_rest(struct plait_client *client);            /* announces sleep on every link, for plait_client_fd() */
+void pl_client_rest(struct plait_client *client); /* announces sleep on every link, for plait_client_fd() */
 void pl_waiter_wake(struct pl_waiter *waiter);
-void pl_client_wake_waiters(struct plait_client *client);    /* something moved: room, a connection */
+void pl_client_wake_waiters(struct plait_client *client); /* something moved: room, a connection */
 
 #endif

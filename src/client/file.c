@@ -27,7 +27,8 @@ void pl_call_end(struct pl_call *call, int result, plait_reply *reply, const cha
 }
 
 /* An asynchronous call's end, or its next try. */
-static void end_async(struct plait_client *client, struct pl_call *call, int result, plait_reply *reply, const char *why)
+static void end_async(struct plait_client *client, struct pl_call *call, int result, plait_reply *reply,
+                      const char *why)
 {
     pl_call_end(call, result, reply, why);
     pl_list_append(result == PL_RESEND ? &client->resend : &client->completed, &call->link);
@@ -47,7 +48,8 @@ static plait_reply *make_reply(struct pl_message *message)
     size_t copied = message->lent || message->body == NULL ? message->size : 0;
     plait_reply *reply = malloc(sizeof(*reply) + copied);
     if (reply == NULL) return NULL;
-    *reply = (plait_reply){ .body = { message->body, message->size }, .encoding = message->frame.encoding,
+    *reply = (plait_reply){ .body = { message->body, message->size },
+                            .encoding = message->frame.encoding,
                             .status = message->frame.method };
     if (copied) {
         memcpy(reply->inlined, message->body, copied);
@@ -66,7 +68,8 @@ static int failure(const plait_reply *reply, char *text, size_t size)
 {
     int error = pl_status_errno(reply->status);
     if (error == 0) error = -EREMOTEIO;
-    snprintf(text, size, "%.*s", (int)(reply->body.size < size ? reply->body.size : size - 1), (const char *)reply->body.data);
+    snprintf(text, size, "%.*s", (int)(reply->body.size < size ? reply->body.size : size - 1),
+             (const char *)reply->body.data);
     return error;
 }
 
@@ -125,13 +128,9 @@ static int take_goaway(struct pl_link *link, const struct pl_message *message)
 static int take_message(struct pl_link *link, struct pl_message *message)
 {
     switch (message->frame.kind) {
-    case PL_FRAME_REPLY:
-        take_reply(link, message);
-        return 0;
-    case PL_FRAME_GOAWAY:
-        return take_goaway(link, message);
-    default:
-        return pl_error(-EPROTO, "the server sent a frame of kind %d", message->frame.kind);
+    case PL_FRAME_REPLY: take_reply(link, message); return 0;
+    case PL_FRAME_GOAWAY: return take_goaway(link, message);
+    default: return pl_error(-EPROTO, "the server sent a frame of kind %d", message->frame.kind);
     }
 }
 
@@ -187,7 +186,8 @@ static const char *who_died(const struct pl_link *link, char *text, size_t size,
     if (error != -ECONNRESET) {
         snprintf(text, size, "%s: the connection ended: %s", client->target_text, pl_error_text());
     } else if (link->peer.pid > 0 && link->connection.transport->bell >= 0) {
-        snprintf(text, size, "%s: its instance (pid %u) died or closed the connection", client->target_text, link->peer.pid);
+        snprintf(text, size, "%s: its instance (pid %u) died or closed the connection", client->target_text,
+                 link->peer.pid);
     } else {
         snprintf(text, size, "%s: the server closed the connection", client->target_text);
     }
@@ -234,7 +234,8 @@ void pl_client_reap(struct plait_client *client)
     pl_list_each(item, &client->links)
     {
         struct pl_link *link = pl_container_of(item, struct pl_link, link);
-        bool drained = link->draining && pl_list_empty(&link->calls) && !link->connection.transport->ops->pending(link->connection.transport);
+        bool drained = link->draining && pl_list_empty(&link->calls) &&
+                       !link->connection.transport->ops->pending(link->connection.transport);
         if (!link->down && drained) pl_link_down(link, -ECONNRESET);
         if (link->down) pl_link_free(link);
         else if (link->draining) client->reap_due = true; /* until its last reply is here */

@@ -46,7 +46,8 @@ static void snapshot(struct plait_client *client, struct looker *looker)
     pl_list_each(item, &client->links)
     {
         struct pl_link *link = pl_container_of(item, struct pl_link, link);
-        if (!link->down && looker->count < PL_LINKS_MAX) looker->transports[looker->count++] = link->connection.transport;
+        if (!link->down && looker->count < PL_LINKS_MAX)
+            looker->transports[looker->count++] = link->connection.transport;
     }
 }
 
@@ -68,7 +69,8 @@ static enum pl_spinning spinning(const struct looker *looker)
 }
 
 /* Without the lock: looks until something is there, epoll tells something, or BUDGET ticks are over. */
-static bool spin(struct plait_client *client, const struct looker *looker, uint64_t start, uint64_t budget, enum pl_spinning how)
+static bool spin(struct plait_client *client, const struct looker *looker, uint64_t start, uint64_t budget,
+                 enum pl_spinning how)
 {
     uint64_t step = pl_ticks_of_ns(LOOK_NS), looked = start;
     for (;;) {
@@ -193,7 +195,8 @@ int pl_client_wait(struct plait_client *client, struct pl_call *call, struct pl_
             client->leading = true;
             r = lead_round(client, deadline);
             client->leading = false;
-            if (r == 0 && (call == NULL || !call->done) && deadline->ns != 0 && pl_clock_ns() >= deadline->ns) r = -ETIMEDOUT;
+            if (r == 0 && (call == NULL || !call->done) && deadline->ns != 0 && pl_clock_ns() >= deadline->ns)
+                r = -ETIMEDOUT;
         }
         first = false;
     }

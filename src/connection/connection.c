@@ -47,8 +47,8 @@ static int peer_pidfd(int socket, pid_t pid)
     return pl_fd_pidfd(pid);
 }
 
-int pl_connection_open(struct pl_connection *connection, struct pl_transport *transport, pid_t pid, struct pl_loop *loop,
-                       void (*event)(struct pl_connection *connection))
+int pl_connection_open(struct pl_connection *connection, struct pl_transport *transport, pid_t pid,
+                       struct pl_loop *loop, void (*event)(struct pl_connection *connection))
 {
     *connection = (struct pl_connection){
         .transport = transport,

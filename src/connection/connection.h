@@ -18,8 +18,8 @@ struct pl_connection {
 };
 
 /* Takes TRANSPORT. PID 0: don't watch the process. Registers in LOOP. On failure the transport is closed. */
-int pl_connection_open(struct pl_connection *connection, struct pl_transport *transport, pid_t pid, struct pl_loop *loop,
-                       void (*event)(struct pl_connection *connection));
+int pl_connection_open(struct pl_connection *connection, struct pl_transport *transport, pid_t pid,
+                       struct pl_loop *loop, void (*event)(struct pl_connection *connection));
 
 /* Unregisters, closes the transport. Idempotent. */
 void pl_connection_close(struct pl_connection *connection, struct pl_loop *loop);

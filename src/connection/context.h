@@ -6,9 +6,9 @@
 #include <stdint.h>
 
 struct pl_context {
-    uint64_t trace;     /* inherited by calls */
-    uint64_t instance;  /* that runs the handler; 0: not in a handler */
-    bool alone;         /* this thread is the only one that serves that instance */
+    uint64_t trace;    /* inherited by calls */
+    uint64_t instance; /* that runs the handler; 0: not in a handler */
+    bool alone;        /* this thread is the only one that serves that instance */
 };
 
 /* initial-exec: a register and an offset instead of a call, on every request. */

@@ -74,7 +74,8 @@ static int make_shm(struct pl_transport **ret_transport, int socket, int fds[FD_
         pl_close(&socket);
         return r;
     }
-    return pl_transport_shm_new(ret_transport, socket, &channel, fds[FD_SERVER_BELL], fds[FD_CLIENT_BELL], PL_SIDE_SERVER);
+    return pl_transport_shm_new(ret_transport, socket, &channel, fds[FD_SERVER_BELL], fds[FD_CLIENT_BELL],
+                                PL_SIDE_SERVER);
 }
 
 int pl_handshake_accept(struct pl_transport **ret_transport, int socket, const struct pl_hello_client *hello,
@@ -115,8 +116,12 @@ void pl_handshake_refuse(int socket, int error, const char *text)
     uint8_t bytes[PL_HELLO_SERVER_HEAD + 512];
     size_t size = strlen(text);
     if (size > 512) size = 512;
-    struct pl_hello_server hello = { .major = PL_PROTOCOL_MAJOR, .minor = PL_PROTOCOL_MINOR, .result = error,
-                                     .pid = (uint32_t)getpid(), .tail = (const uint8_t *)text, .tail_size = size };
+    struct pl_hello_server hello = { .major = PL_PROTOCOL_MAJOR,
+                                     .minor = PL_PROTOCOL_MINOR,
+                                     .result = error,
+                                     .pid = (uint32_t)getpid(),
+                                     .tail = (const uint8_t *)text,
+                                     .tail_size = size };
     pl_hello_server_encode(bytes, &hello);
     memcpy(bytes + PL_HELLO_SERVER_HEAD, text, size);
     (void)!send(socket, bytes, PL_HELLO_SERVER_HEAD + size, MSG_DONTWAIT | MSG_NOSIGNAL);
@@ -131,13 +136,13 @@ struct incoming {
 
 static void drop_fds(struct incoming *incoming)
 {
-    for (size_t i = 0; i < incoming->count; i++)
-        pl_close(&incoming->fds[i]);
+    for (size_t i = 0; i < incoming->count; i++) pl_close(&incoming->fds[i]);
     incoming->count = 0;
 }
 
 /* Exactly SIZE bytes, *done of which are there: what follows them belongs to the transport. */
-static int receive_exactly(int socket, void *memory, size_t size, uint64_t deadline_ns, struct incoming *incoming, size_t *done)
+static int receive_exactly(int socket, void *memory, size_t size, uint64_t deadline_ns, struct incoming *incoming,
+                           size_t *done)
 {
     while (*done < size) {
         size_t got = *done;
@@ -147,7 +152,8 @@ static int receive_exactly(int socket, void *memory, size_t size, uint64_t deadl
         if (n == -EAGAIN) {
             struct pollfd poller = { .fd = socket, .events = POLLIN };
             n = poll(&poller, 1, pl_clock_poll_ms(deadline_ns));
-            if (n == 0) return pl_error(-ETIMEDOUT, "no answer to the hello in time (is it a plait server? is it stopped?)");
+            if (n == 0)
+                return pl_error(-ETIMEDOUT, "no answer to the hello in time (is it a plait server? is it stopped?)");
             continue;
         }
         if (n < 0) return (int)n == -EPROTO ? -EPROTO : pl_error((int)n, "hello: %s", pl_error_word((int)n));
@@ -162,13 +168,17 @@ static int receive_exactly(int socket, void *memory, size_t size, uint64_t deadl
 static int send_hello(int socket, const struct pl_offer *offer)
 {
     uint8_t bytes[PL_HELLO_CLIENT_MAX];
-    struct pl_hello_client hello = { .major = PL_PROTOCOL_MAJOR, .minor = PL_PROTOCOL_MINOR, .abi = pl_hello_abi(),
-                                     .features = PL_FEATURE_GOAWAY | PL_FEATURE_ANY_METHOD | (offer->shm ? PL_FEATURE_SHM : 0),
+    struct pl_hello_client hello = { .major = PL_PROTOCOL_MAJOR,
+                                     .minor = PL_PROTOCOL_MINOR,
+                                     .abi = pl_hello_abi(),
+                                     .features =
+                                         PL_FEATURE_GOAWAY | PL_FEATURE_ANY_METHOD | (offer->shm ? PL_FEATURE_SHM : 0),
                                      .max_reply = offer->max_reply };
     strncpy(hello.name, offer->name, sizeof(hello.name) - 1);
     size_t size = pl_hello_client_encode(bytes, &hello);
     ssize_t n = send(socket, bytes, size, MSG_NOSIGNAL);
-    if (n != (ssize_t)size) return pl_error(n < 0 ? -errno : -ECONNRESET, "hello: %s", pl_error_word(n < 0 ? errno : ECONNRESET));
+    if (n != (ssize_t)size)
+        return pl_error(n < 0 ? -errno : -ECONNRESET, "hello: %s", pl_error_word(n < 0 ? errno : ECONNRESET));
     return 0;
 }
 
@@ -215,7 +225,8 @@ static int receive_hello(int socket, uint64_t deadline_ns, struct pl_hello_serve
     if (r == 0) r = pl_hello_server_decode(hello, head, sizeof(head), &consumed);
     if (r < 0) return r;
     size_t tail_size = hello->tail_size;
-    if (tail_size > PL_HELLO_TAIL_MAX) return pl_error(-EPROTO, "the server's hello claims a tail of %zu bytes", tail_size);
+    if (tail_size > PL_HELLO_TAIL_MAX)
+        return pl_error(-EPROTO, "the server's hello claims a tail of %zu bytes", tail_size);
     uint8_t *bytes = malloc(sizeof(head) + tail_size + 1);
     if (bytes == NULL) return pl_error(-ENOMEM, "no memory for the hello");
     memcpy(bytes, head, sizeof(head));
@@ -292,10 +303,15 @@ int pl_handshake_connect(struct pl_transport **ret_transport, int socket, const 
         return r;
     }
     transport->max_message = offer->max_reply;
-    *ret_accepted = (struct pl_accepted){ .instance = hello.instance, .max_message = hello.max_message,
-                                          .features = hello.features, .pid = hello.pid, .outstanding = hello.outstanding,
-                                          .concurrency = hello.concurrency ? hello.concurrency : 1, .methods = methods,
-                                          .method_count = hello.method_count, .load = load };
+    *ret_accepted = (struct pl_accepted){ .instance = hello.instance,
+                                          .max_message = hello.max_message,
+                                          .features = hello.features,
+                                          .pid = hello.pid,
+                                          .outstanding = hello.outstanding,
+                                          .concurrency = hello.concurrency ? hello.concurrency : 1,
+                                          .methods = methods,
+                                          .method_count = hello.method_count,
+                                          .load = load };
     *ret_transport = transport;
     return 0;
 }

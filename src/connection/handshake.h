@@ -27,10 +27,10 @@ struct pl_terms {
     const uint8_t *methods; /* the table as it goes over the wire */
     size_t methods_size;
     uint32_t method_count;
-    int load_fd;            /* or -1 */
+    int load_fd; /* or -1 */
     bool any_method;
-    bool shm;               /* shared memory may be used with this client */
-    const char *transport;  /* the name of the transport where it isn't: "unix", "tcp" */
+    bool shm;              /* shared memory may be used with this client */
+    const char *transport; /* the name of the transport where it isn't: "unix", "tcp" */
 };
 
 /* Answers a valid hello. Takes SOCKET. 0 and the transport; -EPROTO (major version), ... with text. */
@@ -43,16 +43,16 @@ void pl_handshake_refuse(int socket, int error, const char *text);
 /* ---- client ---- */
 
 struct pl_offer {
-    const char *name;       /* the service, or "" */
+    const char *name; /* the service, or "" */
     uint64_t max_reply;
-    bool shm;               /* ask for shared memory */
-    const char *transport;  /* name of the stream otherwise */
+    bool shm;              /* ask for shared memory */
+    const char *transport; /* name of the stream otherwise */
 };
 
 struct pl_accepted {
     uint64_t instance, max_message, features;
     uint32_t pid, outstanding, concurrency;
-    char **methods;         /* one allocation, free() it; NULL if none */
+    char **methods; /* one allocation, free() it; NULL if none */
     uint32_t method_count;
     const struct pl_load_page *load; /* or NULL; pl_load_detach */
 };

@@ -9,7 +9,8 @@
 
 int pl_loop_init(struct pl_loop *loop, int events)
 {
-    *loop = (struct pl_loop){ .epoll_fd = -1, .ready_room = events, .ready = calloc((size_t)events, sizeof(*loop->ready)) };
+    *loop =
+        (struct pl_loop){ .epoll_fd = -1, .ready_room = events, .ready = calloc((size_t)events, sizeof(*loop->ready)) };
     if (loop->ready == NULL) return pl_error(-ENOMEM, "no memory for a loop");
     loop->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     if (loop->epoll_fd < 0) return pl_error(-errno, "no epoll instance: %s", pl_error_word(errno));

@@ -21,8 +21,8 @@ struct pl_source {
 #define PL_SOURCE(fd_, ready_) ((struct pl_source){ .fd = (fd_), .events = 0, .ready = (ready_) })
 
 struct pl_timer {
-    uint64_t deadline;  /* ns of pl_clock_ns() */
-    size_t place;       /* in the heap, + 1; 0: not set */
+    uint64_t deadline; /* ns of pl_clock_ns() */
+    size_t place;      /* in the heap, + 1; 0: not set */
     void (*due)(struct pl_timer *timer);
 };
 

@@ -64,8 +64,8 @@ int pl_signal_catch(int wake_fd)
         if (!catchers[i].used) ticket = i;
     if (ticket >= 0) {
         catchers[ticket].used = true;
-        atomic_store(&catchers[ticket].caught, 0);             /* F_SIG2: seq_cst against F_SIG1 */
-        atomic_store(&catchers[ticket].wake_fd, wake_fd + 1);  /* F_SIG2: seq_cst against F_SIG1 */
+        atomic_store(&catchers[ticket].caught, 0);            /* F_SIG2: seq_cst against F_SIG1 */
+        atomic_store(&catchers[ticket].wake_fd, wake_fd + 1); /* F_SIG2: seq_cst against F_SIG1 */
         if (users++ == 0) install();
     }
     pthread_mutex_unlock(&lock);

@@ -13,8 +13,8 @@ enum { PL_SIGNAL_CATCHERS = 16 };
 /* From now on SIGINT and SIGTERM write to the eventfd WAKE_FD. Returns a ticket for release, or
  * -EAGAIN (PL_SIGNAL_CATCHERS servers run already). */
 int pl_signal_catch(int wake_fd);
-bool pl_signal_caught(int ticket);       /* one came since catch */
-void pl_signal_release(int ticket);      /* afterwards no handler touches wake_fd; negative is fine */
+bool pl_signal_caught(int ticket);  /* one came since catch */
+void pl_signal_release(int ticket); /* afterwards no handler touches wake_fd; negative is fine */
 
 /* Blocks every signal in this thread (library threads do), so that the program's own threads get them. */
 void pl_signal_block_all(sigset_t *ret_before);

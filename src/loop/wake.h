@@ -11,6 +11,6 @@ struct pl_wake {
 
 int pl_wake_init(struct pl_wake *wake, struct pl_loop *loop, void (*woken)(struct pl_wake *wake));
 void pl_wake_deinit(struct pl_wake *wake, struct pl_loop *loop); /* idempotent */
-void pl_wake_up(struct pl_wake *wake);                            /* any thread, and signal handlers */
+void pl_wake_up(struct pl_wake *wake);                           /* any thread, and signal handlers */
 
 #endif

@@ -53,7 +53,8 @@ static void refuse(struct greeting *greeting, int error)
 {
     struct plait_server *server = greeting->listener->server;
     pl_log(PLAIT_LOG_INFO, "%s: refused %s: %s", server->name, greeting->address, pl_error_text());
-    if (error != -ECONNRESET && greeting->source.fd >= 0) pl_handshake_refuse(greeting->source.fd, error, pl_error_text());
+    if (error != -ECONNRESET && greeting->source.fd >= 0)
+        pl_handshake_refuse(greeting->source.fd, error, pl_error_text());
     count_refused(server);
     end_greeting(greeting);
 }
@@ -91,7 +92,8 @@ static int welcome(struct greeting *greeting, const struct pl_hello_client *hell
     greeting->source.fd = -1;
     int r = pl_handshake_accept(&transport, socket, hello, &terms);
     if (r < 0) return r;
-    struct pl_session *session = pl_session_new(server, transport, listener, greeting->pid, greeting->uid, greeting->address);
+    struct pl_session *session =
+        pl_session_new(server, transport, listener, greeting->pid, greeting->uid, greeting->address);
     if (session == NULL) return pl_error(-ENOMEM, "no memory for a connection");
     if (hello->max_reply) session->reply_limit = hello->max_reply;
     pl_reactor_knock(session->reactor, session);

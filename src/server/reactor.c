@@ -57,7 +57,8 @@ static void on_stall_timer(struct pl_timer *timer)
     struct pl_reactor *reactor = pl_container_of(timer, struct pl_reactor, stall_timer);
     uint64_t now = pl_clock_ns();
     pl_list_each(item, &reactor->stalled) pl_session_check_stall(pl_container_of(item, struct pl_session, stall), now);
-    if (!pl_list_empty(&reactor->stalled)) (void)pl_timer_set(&reactor->loop, timer, now + (uint64_t)PL_STALL_MS * 250000);
+    if (!pl_list_empty(&reactor->stalled))
+        (void)pl_timer_set(&reactor->loop, timer, now + (uint64_t)PL_STALL_MS * 250000);
 }
 
 static void on_grace_over(struct pl_timer *timer)
@@ -129,7 +130,8 @@ static enum pl_spinning spinning(struct pl_reactor *reactor)
         struct pl_session *session = pl_container_of(item, struct pl_session, awake);
         struct pl_transport *transport = session->connection.transport;
         enum pl_spinning one = transport->ops->spinning(transport);
-        if (one == PL_SPINNING_NEVER || (transport->bell < 0 && reactor->awake_count > 1)) (void)pl_session_rest(session);
+        if (one == PL_SPINNING_NEVER || (transport->bell < 0 && reactor->awake_count > 1))
+            (void)pl_session_rest(session);
         else if (one > how) how = one;
     }
     return reactor->awake_count <= PL_SPIN_SESSIONS ? how : PL_SPINNING_NEVER;
@@ -192,7 +194,7 @@ static int wait_for_work(struct pl_reactor *reactor, uint64_t deadline_ns)
 
 void pl_reactor_rest(struct pl_reactor *reactor)
 {
-    pl_list_each(item, &reactor->awake) (void)pl_session_rest(pl_container_of(item, struct pl_session, awake));
+    pl_list_each(item, &reactor->awake)(void) pl_session_rest(pl_container_of(item, struct pl_session, awake));
 }
 
 static void begin_drain(struct pl_reactor *reactor)
@@ -218,7 +220,8 @@ static bool inbox_empty(struct pl_reactor *reactor)
 
 static int round_of(struct pl_reactor *reactor, uint64_t deadline_ns)
 {
-    if (__builtin_expect(atomic_load_explicit(&reactor->server->stopping, memory_order_acquire), 0)) { /* A_STOP1: pairs with R_STOP1 */
+    if (__builtin_expect(atomic_load_explicit(&reactor->server->stopping, memory_order_acquire),
+                         0)) { /* A_STOP1: pairs with R_STOP1 */
         if (!reactor->draining) begin_drain(reactor);
         if (pl_list_empty(&reactor->sessions) && inbox_empty(reactor)) {
             reactor->over = true;

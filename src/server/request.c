@@ -22,7 +22,8 @@ struct parked {
 /* While no request of the session is deferred nobody else sends, and the lock is not needed. */
 static bool lock_send(struct pl_session *session)
 {
-    if (atomic_load_explicit(&session->deferred_count, memory_order_acquire) == 0) return false; /* A_DEF1: pairs with R_DEF1 */
+    if (atomic_load_explicit(&session->deferred_count, memory_order_acquire) == 0)
+        return false; /* A_DEF1: pairs with R_DEF1 */
     pthread_mutex_lock(&session->send_lock);
     return true;
 }
@@ -84,13 +85,13 @@ int pl_session_flush_parked(struct pl_session *session)
 void pl_session_drop_parked(struct pl_session *session)
 {
     struct pl_list *item;
-    while ((item = pl_list_take(&session->parked)) != NULL)
-        free(pl_container_of(item, struct parked, link));
+    while ((item = pl_list_take(&session->parked)) != NULL) free(pl_container_of(item, struct parked, link));
 }
 
 /* ---- answering ---- */
 
-static int send_answer(struct plait_request *request, uint32_t status, plait_encoding encoding, const void *data, size_t size)
+static int send_answer(struct plait_request *request, uint32_t status, plait_encoding encoding, const void *data,
+                       size_t size)
 {
     struct pl_session *session = request->session;
     char text[128];
@@ -132,12 +133,12 @@ static void give_inbound_back(struct plait_server *server, uint64_t bytes)
     if (bytes == 0) return;
     atomic_fetch_sub(&server->inbound, bytes); /* F_INB1: seq_cst against F_INB2 in session.c: freed, then who waits? */
     if (atomic_load(&server->throttled) == 0) return; /* F_INB1: as above */
-    for (unsigned i = 0; i < server->thread_count; i++)
-        pl_wake_up(&server->reactors[i].wake);
+    for (unsigned i = 0; i < server->thread_count; i++) pl_wake_up(&server->reactors[i].wake);
 }
 
 /* From any thread. Frees REQUEST. */
-static int answer_deferred(struct plait_request *request, uint32_t status, plait_encoding encoding, const void *data, size_t size)
+static int answer_deferred(struct plait_request *request, uint32_t status, plait_encoding encoding, const void *data,
+                           size_t size)
 {
     struct pl_session *session = request->session;
     int r = 0;
@@ -162,12 +163,16 @@ static int answer_deferred(struct plait_request *request, uint32_t status, plait
     return r;
 }
 
-static int answer(struct plait_request *request, uint32_t status, plait_encoding encoding, const void *data, size_t size)
+static int answer(struct plait_request *request, uint32_t status, plait_encoding encoding, const void *data,
+                  size_t size)
 {
-    if (pl_forked(&request->session->fork_mark)) return pl_error(-ECHILD, "this request was taken before fork(); answer it in the parent");
+    if (pl_forked(&request->session->fork_mark))
+        return pl_error(-ECHILD, "this request was taken before fork(); answer it in the parent");
     if (size > PLAIT_MESSAGE_MAX)
-        return pl_error(-EMSGSIZE, "an answer of %zu bytes; the limit is PLAIT_MESSAGE_MAX, %u", size, PLAIT_MESSAGE_MAX);
-    if (request->answered) return pl_error(-EALREADY, "this request is answered already, or was deferred: answer the deferred one");
+        return pl_error(-EMSGSIZE, "an answer of %zu bytes; the limit is PLAIT_MESSAGE_MAX, %u", size,
+                        PLAIT_MESSAGE_MAX);
+    if (request->answered)
+        return pl_error(-EALREADY, "this request is answered already, or was deferred: answer the deferred one");
     request->answered = true;
     if (request->deferred) return answer_deferred(request, status, encoding, data, size);
     if (request->one_way) return 0;
@@ -283,7 +288,8 @@ void pl_request_run(struct pl_session *session, struct pl_message *message)
         pl_request_refuse(session, &message->frame, PL_STATUS_NO_METHOD);
     } else {
         struct pl_context before = pl_context;
-        pl_context = (struct pl_context){ .trace = message->frame.trace, .instance = session->server->claim.id,
+        pl_context = (struct pl_context){ .trace = message->frame.trace,
+                                          .instance = session->server->claim.id,
                                           .alone = session->server->thread_count == 1 };
         pl_load_busy(session->server->load, reactor->index, 1);
         method->handler(&request, method->context);
@@ -384,9 +390,10 @@ int plait_request_cancelled(const plait_request *request)
 {
     struct pl_session *session = request->session;
     if (plait_request_time_left(request) == 0) return 1;
-    if (request->deferred) return atomic_load_explicit(&request->cancelled, memory_order_relaxed); /* a hint */
+    if (request->deferred) return atomic_load_explicit(&request->cancelled, memory_order_relaxed); /* relaxed: a hint */
     struct pl_transport *transport = session->connection.transport;
-    return transport->hung_up || transport->ops->cancelled(transport, request->message.lent, request->message.frame.call);
+    return transport->hung_up ||
+           transport->ops->cancelled(transport, request->message.lent, request->message.frame.call);
 }
 
 const plait_peer *plait_request_peer(const plait_request *request)

@@ -19,7 +19,8 @@
 static int check_usable(const struct plait_server *server)
 {
     if (pl_forked(&server->fork_hook))
-        return pl_error(-ECHILD, "this server was opened before fork() and belongs to the parent: open one in the child");
+        return pl_error(-ECHILD,
+                        "this server was opened before fork() and belongs to the parent: open one in the child");
     return 0;
 }
 
@@ -32,7 +33,8 @@ static void on_fork(struct pl_fork_hook *hook)
         pl_close(&server->listeners[i]->source.fd);
     for (unsigned i = 0; i < server->thread_count; i++) {
         struct pl_reactor *reactor = &server->reactors[i];
-        pl_list_each(item, &reactor->sessions) pl_connection_forked(&pl_container_of(item, struct pl_session, link)->connection);
+        pl_list_each(item, &reactor->sessions)
+            pl_connection_forked(&pl_container_of(item, struct pl_session, link)->connection);
         pl_close(&reactor->wake.source.fd);
         pl_close(&reactor->loop.epoll_fd);
     }
@@ -51,11 +53,15 @@ static uint64_t default_inbound(void)
 static int apply_options(struct plait_server *server, const plait_server_options *options)
 {
     if (options->threads < -1 || options->threads > PL_THREADS_MAX)
-        return pl_error(-EINVAL, "threads=%d: 1 to %d (PL_THREADS_MAX), 0 for 1, -1 for as many as CPUs", options->threads, PL_THREADS_MAX);
+        return pl_error(-EINVAL, "threads=%d: 1 to %d (PL_THREADS_MAX), 0 for 1, -1 for as many as CPUs",
+                        options->threads, PL_THREADS_MAX);
     int cpus = pl_cpu_count() < PL_THREADS_MAX ? pl_cpu_count() : PL_THREADS_MAX;
-    server->thread_count = options->threads == 0 ? 1 : options->threads < 0 ? (unsigned)cpus : (unsigned)options->threads;
+    server->thread_count = options->threads == 0  ? 1
+                           : options->threads < 0 ? (unsigned)cpus
+                                                  : (unsigned)options->threads;
     if (options->max_message > PLAIT_MESSAGE_MAX)
-        return pl_error(-EINVAL, "max_message=%llu: at most PLAIT_MESSAGE_MAX, %u", (unsigned long long)options->max_message, PLAIT_MESSAGE_MAX);
+        return pl_error(-EINVAL, "max_message=%llu: at most PLAIT_MESSAGE_MAX, %u",
+                        (unsigned long long)options->max_message, PLAIT_MESSAGE_MAX);
     server->max_message_given = options->max_message != 0;
     server->max_message = options->max_message ? options->max_message : PLAIT_MESSAGE_MAX;
     server->inbound_max = options->inbound_bytes ? options->inbound_bytes : default_inbound();
@@ -129,7 +135,8 @@ int plait_server_handle(plait_server *server, const char *method, plait_handler 
     if (method[0] != 0 && !any) r = pl_name_check_method(method, strlen(method));
     if (r < 0) return r;
     for (uint32_t i = 0; i < server->method_count; i++)
-        if (strcmp(server->methods[i].name, method) == 0) return pl_error(-EEXIST, "method '%s' has a handler already", method);
+        if (strcmp(server->methods[i].name, method) == 0)
+            return pl_error(-EEXIST, "method '%s' has a handler already", method);
     if (server->method_count == PLAIT_METHODS_MAX)
         return pl_error(-ENOSPC, "%s has PLAIT_METHODS_MAX, %d, methods already", server->name, PLAIT_METHODS_MAX);
     struct pl_method *methods = realloc(server->methods, (server->method_count + 1) * sizeof(*methods));
@@ -163,7 +170,9 @@ int plait_server_listen(plait_server *server, const char *text)
     listener->server = server;
     listener->url = url;
     bool network = url.scheme == PL_SCHEME_TCP && !server->max_message_given;
-    listener->max_message = url.max_message ? url.max_message : network ? PL_NETWORK_MESSAGE_DEFAULT : server->max_message;
+    listener->max_message = url.max_message ? url.max_message
+                            : network       ? PL_NETWORK_MESSAGE_DEFAULT
+                                            : server->max_message;
     server->listeners[server->listener_count++] = listener;
     return 0;
 }
@@ -197,7 +206,9 @@ static int resolve_methods(struct plait_server *server)
         listener->method = wanted[0] ? method_named(server, wanted) : server->fallback;
         if (listener->method == NULL && wanted[0] && server->any) listener->method = server->any;
         if (listener->method == NULL)
-            return pl_error(-EINVAL, wanted[0] ? "%s: there is no method '%s'" : "%s: which method%s? Add method=NAME to the URL",
+            return pl_error(-EINVAL,
+                            wanted[0] ? "%s: there is no method '%s'"
+                                      : "%s: which method%s? Add method=NAME to the URL",
                             listener->text, wanted);
     }
     return 0;
@@ -223,7 +234,8 @@ static int write_table(struct plait_server *server)
     if (r >= 0) r = pl_buffer_append(&names, "", 1);
     if (r >= 0) r = pl_buffer_append(&urls, "", 1);
     if (r >= 0) {
-        pl_status_service_set(server->status, (const char *)pl_buffer_data(&urls), (const char *)pl_buffer_data(&names));
+        pl_status_service_set(server->status, (const char *)pl_buffer_data(&urls),
+                              (const char *)pl_buffer_data(&names));
         r = pl_claim_set_urls(&server->claim, (const char *)pl_buffer_data(&urls));
     }
     pl_buffer_deinit(&names);
@@ -240,7 +252,8 @@ static int start_thread(struct pl_reactor *reactor)
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (error == 0) return 0;
     reactor->started = false;
-    return pl_error(-error, "cannot start thread %u of %s: %s", reactor->index, reactor->server->name, pl_error_word(error));
+    return pl_error(-error, "cannot start thread %u of %s: %s", reactor->index, reactor->server->name,
+                    pl_error_word(error));
 }
 
 /* Everything but reactor 0's own loop. */
@@ -249,17 +262,18 @@ static int begin(struct plait_server *server, bool foreign_loop)
     int r = check_usable(server);
     if (r < 0) return r;
     if (server->state != PL_SERVER_OPEN)
-        return pl_error(-EBUSY, "%s %s", server->name, server->state == PL_SERVER_RUNNING ? "runs already" : "has run and ended: open another");
+        return pl_error(-EBUSY, "%s %s", server->name,
+                        server->state == PL_SERVER_RUNNING ? "runs already" : "has run and ended: open another");
     if (foreign_loop && server->thread_count > 1)
-        return pl_error(-EINVAL, "a server with %u threads runs its own loops: use threads=1 with fd and dispatch", server->thread_count);
+        return pl_error(-EINVAL, "a server with %u threads runs its own loops: use threads=1 with fd and dispatch",
+                        server->thread_count);
     r = resolve_methods(server);
     if (r == 0) r = write_table(server);
     if (r == 0) r = pl_listener_start(server);
     if (r < 0) return r;
     server->foreign_loop = foreign_loop;
     server->state = PL_SERVER_RUNNING;
-    for (unsigned i = 1; r == 0 && i < server->thread_count; i++)
-        r = start_thread(&server->reactors[i]);
+    for (unsigned i = 1; r == 0 && i < server->thread_count; i++) r = start_thread(&server->reactors[i]);
     return r;
 }
 
@@ -279,8 +293,7 @@ int plait_server_stop(plait_server *server, int64_t grace)
     if (r < 0) return r;
     atomic_store_explicit(&server->grace, grace, memory_order_relaxed); /* published by the next */
     atomic_store_explicit(&server->stopping, 1, memory_order_release);  /* R_STOP1: pairs with A_STOP1 in reactor.c */
-    for (unsigned i = 0; i < server->thread_count; i++)
-        pl_wake_up(&server->reactors[i].wake);
+    for (unsigned i = 0; i < server->thread_count; i++) pl_wake_up(&server->reactors[i].wake);
     return 0;
 }
 
@@ -338,8 +351,7 @@ int plait_server_dispatch(plait_server *server, int64_t timeout)
 
 static void free_server(struct plait_server *server)
 {
-    for (unsigned i = 0; i < server->listener_count; i++)
-        free(server->listeners[i]);
+    for (unsigned i = 0; i < server->listener_count; i++) free(server->listeners[i]);
     free(server->methods);
     free(server->table);
     free(server->reactors);
@@ -366,8 +378,7 @@ void plait_server_close(plait_server *server)
     finish(server);
     if (server->reactors) {
         pl_listener_stop(server);
-        for (unsigned i = 0; i < server->thread_count; i++)
-            pl_reactor_deinit(&server->reactors[i]);
+        for (unsigned i = 0; i < server->thread_count; i++) pl_reactor_deinit(&server->reactors[i]);
     }
     pl_claim_close(&server->claim);
     pl_status_service_remove(server->status);

@@ -28,15 +28,15 @@
 #include <stdatomic.h>
 
 enum {
-    PL_UNGREETED_MAX = 64,         /* connections without a hello; the oldest is dropped */
-    PL_HELLO_MS = 1000,            /* a hello's deadline */
-    PL_STALL_MS = 10000,           /* a message in the middle without progress */
+    PL_UNGREETED_MAX = 64, /* connections without a hello; the oldest is dropped */
+    PL_HELLO_MS = 1000,    /* a hello's deadline */
+    PL_STALL_MS = 10000,   /* a message in the middle without progress */
     PL_GRACE_MS = 5000,
     PL_OUTSTANDING_DEFAULT = 1024,
     PL_THREADS_MAX = 64,
     PL_LISTENERS_MAX = 64,
-    PL_BATCH = 64,                 /* frames of one session before the others' turn */
-    PL_SPIN_SESSIONS = 8           /* a reactor spins only while few are awake */
+    PL_BATCH = 64,       /* frames of one session before the others' turn */
+    PL_SPIN_SESSIONS = 8 /* a reactor spins only while few are awake */
 };
 #define PL_NETWORK_MESSAGE_DEFAULT ((uint64_t)16 << 20)
 
@@ -52,8 +52,8 @@ struct pl_listener {
     struct pl_url url;
     const struct pl_method *method; /* of framings without names; resolved at start */
     uint64_t max_message;
-    bool name_socket;               /* of the claim: Unix, plait framing, uid checked */
-    bool paused;                    /* no descriptor was free */
+    bool name_socket; /* of the claim: Unix, plait framing, uid checked */
+    bool paused;      /* no descriptor was free */
     char text[1400];
 };
 
@@ -65,20 +65,20 @@ struct pl_reactor {
     struct pl_loop loop;
     struct pl_wake wake;
     struct pl_spin spin;
-    struct pl_list sessions;        /* all of this reactor */
-    struct pl_list awake;           /* which may have something to receive */
-    struct pl_list ended;           /* sessions to let go of at the end of the round */
-    struct pl_list stalled;         /* in the middle of a message */
+    struct pl_list sessions; /* all of this reactor */
+    struct pl_list awake;    /* which may have something to receive */
+    struct pl_list ended;    /* sessions to let go of at the end of the round */
+    struct pl_list stalled;  /* in the middle of a message */
     unsigned awake_count;
     struct pl_timer stall_timer;
     struct pl_timer grace_timer;
-    uint64_t looked;                /* ticks at the last look at epoll */
-    uint64_t now;                   /* ticks at the start of this round's work */
-    uint64_t handled;               /* requests */
+    uint64_t looked;  /* ticks at the last look at epoll */
+    uint64_t now;     /* ticks at the start of this round's work */
+    uint64_t handled; /* requests */
     bool draining, over;
     pthread_mutex_t inbox_lock;
-    struct pl_list inbox;           /* sessions: new ones, and those that may go on */
-    _Atomic unsigned load;          /* sessions, those in the inbox included */
+    struct pl_list inbox;  /* sessions: new ones, and those that may go on */
+    _Atomic unsigned load; /* sessions, those in the inbox included */
 };
 
 struct plait_server {
@@ -90,69 +90,69 @@ struct plait_server {
     struct pl_method *methods;
     uint32_t method_count;
     const struct pl_method *fallback, *any; /* "" or the only one; "*" */
-    uint8_t *table;                 /* the method table as the hello carries it */
+    uint8_t *table;                         /* the method table as the hello carries it */
     size_t table_size;
     struct pl_listener *listeners[PL_LISTENERS_MAX];
-    unsigned listener_count;        /* the claim's come first */
+    unsigned listener_count; /* the claim's come first */
     unsigned name_listeners;
     unsigned thread_count;
     struct pl_reactor *reactors;
     uint64_t max_message, inbound_max;
     bool max_message_given;
     uint32_t outstanding_max;
-    _Atomic uint64_t inbound;       /* bytes of large messages admitted */
-    _Atomic uint32_t throttled;     /* sessions that wait for inbound bytes */
+    _Atomic uint64_t inbound;   /* bytes of large messages admitted */
+    _Atomic uint32_t throttled; /* sessions that wait for inbound bytes */
     struct pl_load_page *load;
     int load_fd;
     struct pl_status_service *status;
-    pthread_mutex_t status_lock;    /* for the service's own counters */
+    pthread_mutex_t status_lock; /* for the service's own counters */
 
     /* Greeting, reactor 0's */
     struct pl_list greetings;
     unsigned greeting_count;
-    struct pl_timer accept_timer;   /* listeners come back */
+    struct pl_timer accept_timer; /* listeners come back */
     bool accept_paused;
 
     enum { PL_SERVER_OPEN, PL_SERVER_RUNNING, PL_SERVER_ENDED } state;
     bool foreign_loop;
-    _Atomic int stopping;           /* 1: asked to */
+    _Atomic int stopping; /* 1: asked to */
     _Atomic int64_t grace;
     bool withdrawn;
 };
 
 enum {
-    PL_PAUSE_PARKED = 1,    /* replies wait for room */
-    PL_PAUSE_FULL = 2,      /* `outstanding` requests are deferred */
-    PL_PAUSE_ORDER = 4,     /* framing without ids: one at a time */
-    PL_PAUSE_INBOUND = 8    /* no inbound bytes are free */
+    PL_PAUSE_PARKED = 1, /* replies wait for room */
+    PL_PAUSE_FULL = 2,   /* `outstanding` requests are deferred */
+    PL_PAUSE_ORDER = 4,  /* framing without ids: one at a time */
+    PL_PAUSE_INBOUND = 8 /* no inbound bytes are free */
 };
 
 struct pl_session {
     struct pl_connection connection;
     struct plait_server *server;
-    struct pl_fork_hook fork_mark;  /* a copy, for pl_forked alone: deferred requests may outlive the server */
+    struct pl_fork_hook fork_mark; /* a copy, for pl_forked alone: deferred requests may outlive the server */
     struct pl_reactor *reactor;
     struct pl_list link, awake, stall, knock;
     const struct pl_method *method; /* idless */
     bool idless;
-    bool is_awake, listed;          /* in reactor->awake; in reactor->sessions */
-    unsigned paused;                /* PL_PAUSE_ bits */
-    bool input_over;                /* END: answer what was taken, then close */
-    bool drained;                   /* GOAWAY is sent */
-    uint64_t taken;                 /* CALL and SEND frames */
-    uint64_t taken_limit;           /* after GOAWAY */
-    uint64_t reply_limit;           /* the client's */
-    uint64_t admitted;              /* inbound bytes of the message being received */
+    bool is_awake, listed; /* in reactor->awake; in reactor->sessions */
+    unsigned paused;       /* PL_PAUSE_ bits */
+    bool input_over;       /* END: answer what was taken, then close */
+    bool drained;          /* GOAWAY is sent */
+    uint64_t taken;        /* CALL and SEND frames */
+    uint64_t taken_limit;  /* after GOAWAY */
+    uint64_t reply_limit;  /* the client's */
+    uint64_t admitted;     /* inbound bytes of the message being received */
     uint64_t stall_moved, stall_since;
     uint64_t batch_ticks;
 
     pthread_mutex_t send_lock;
     _Atomic uint32_t deferred_count;
-    struct pl_list deferred;        /* requests */
-    struct pl_list parked;          /* replies */
-    bool dead;                      /* the transport is gone */
-    bool knocking;                  /* in the inbox; under inbox_lock */
-    _Atomic bool waits;             /* the reactor wants to hear of the next answer */
+    struct pl_list deferred; /* requests */
+    struct pl_list parked;   /* replies */
+    bool dead;               /* the transport is gone */
+    bool knocking;           /* in the inbox; under inbox_lock */
+    _Atomic bool waits;      /* the reactor wants to hear of the next answer */
     _Atomic uint32_t references;
 
     plait_peer peer;
@@ -167,16 +167,16 @@ struct plait_request {
     const struct pl_method *method;
     const char *method_name;
     struct pl_message message;
-    uint64_t arrived;               /* ticks */
+    uint64_t arrived; /* ticks */
     bool answered, one_way, deferred;
     _Atomic bool cancelled;
-    struct pl_list link;            /* session->deferred */
+    struct pl_list link; /* session->deferred */
     uint64_t admitted;
 };
 
 /* ---- listener.c ---- */
 int pl_listener_start(struct plait_server *server);
-void pl_listener_stop(struct plait_server *server);       /* closes them; greetings are dropped */
+void pl_listener_stop(struct plait_server *server);            /* closes them; greetings are dropped */
 void pl_listener_free_descriptor(struct plait_server *server); /* one became free: listen again */
 
 /* ---- reactor.c ---- */
@@ -184,19 +184,19 @@ int pl_reactor_init(struct pl_reactor *reactor, struct plait_server *server, uns
 void pl_reactor_deinit(struct pl_reactor *reactor);
 /* One round: serves, spins, waits until DEADLINE. -errno. */
 int pl_reactor_round(struct pl_reactor *reactor, uint64_t deadline_ns);
-void pl_reactor_rest(struct pl_reactor *reactor);         /* before a foreign loop waits: announces sleep */
-void *pl_reactor_main(void *reactor);                      /* until reactor->over */
+void pl_reactor_rest(struct pl_reactor *reactor); /* before a foreign loop waits: announces sleep */
+void *pl_reactor_main(void *reactor);             /* until reactor->over */
 void pl_reactor_knock(struct pl_reactor *reactor, struct pl_session *session); /* any thread */
 
 /* ---- session.c ---- */
 /* Takes TRANSPORT. The session is handed to the emptiest reactor. NULL: out of memory, closed. */
-struct pl_session *pl_session_new(struct plait_server *server, struct pl_transport *transport, const struct pl_listener *listener,
-                                  pid_t pid, uid_t uid, const char *address);
-void pl_session_adopt(struct pl_session *session);        /* in its reactor's thread: new, or may go on */
-bool pl_session_serve(struct pl_session *session);        /* true: something was received */
-bool pl_session_rest(struct pl_session *session);         /* true: announced its sleep, left the awake list */
-void pl_session_end(struct pl_session *session);          /* its reactor's thread, which lets go of it after the round */
-void pl_session_drain(struct pl_session *session);        /* GOAWAY; ends it if it is idle */
+struct pl_session *pl_session_new(struct plait_server *server, struct pl_transport *transport,
+                                  const struct pl_listener *listener, pid_t pid, uid_t uid, const char *address);
+void pl_session_adopt(struct pl_session *session); /* in its reactor's thread: new, or may go on */
+bool pl_session_serve(struct pl_session *session); /* true: something was received */
+bool pl_session_rest(struct pl_session *session);  /* true: announced its sleep, left the awake list */
+void pl_session_end(struct pl_session *session);   /* its reactor's thread, which lets go of it after the round */
+void pl_session_drain(struct pl_session *session); /* GOAWAY; ends it if it is idle */
 void pl_session_check_stall(struct pl_session *session, uint64_t now_ns);
 void pl_session_unref(struct pl_session *session);
 void pl_session_set_pause(struct pl_session *session, unsigned bit, bool on);
@@ -206,7 +206,7 @@ void pl_request_run(struct pl_session *session, struct pl_message *message);
 void pl_request_cancel(struct pl_session *session, uint64_t call);
 void pl_request_refuse(struct pl_session *session, const struct pl_frame *frame, uint32_t status);
 int pl_session_send(struct pl_session *session, const struct pl_frame *frame, const void *body);
-int pl_session_flush_parked(struct pl_session *session);  /* reactor's thread; 0 or -errno */
+int pl_session_flush_parked(struct pl_session *session); /* reactor's thread; 0 or -errno */
 void pl_session_drop_parked(struct pl_session *session);
 
 #endif

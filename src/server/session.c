@@ -19,7 +19,7 @@ static bool admit(void *owner, uint64_t size)
     struct plait_server *server = session->server;
     bool waiting = session->paused & PL_PAUSE_INBOUND;
     /* Announce the wait before looking, so that a release between look and wait is not missed. */
-    if (!waiting) atomic_fetch_add(&server->throttled, 1); /* F_INB2: seq_cst against F_INB1 in request.c */
+    if (!waiting) atomic_fetch_add(&server->throttled, 1);    /* F_INB2: seq_cst against F_INB1 in request.c */
     uint64_t used = atomic_fetch_add(&server->inbound, size); /* F_INB2: as above */
     if (used == 0 || used + size <= server->inbound_max) {
         atomic_fetch_sub(&server->throttled, 1); /* F_INB2: as above */
@@ -32,8 +32,8 @@ static bool admit(void *owner, uint64_t size)
     return false;
 }
 
-struct pl_session *pl_session_new(struct plait_server *server, struct pl_transport *transport, const struct pl_listener *listener,
-                                  pid_t pid, uid_t uid, const char *address)
+struct pl_session *pl_session_new(struct plait_server *server, struct pl_transport *transport,
+                                  const struct pl_listener *listener, pid_t pid, uid_t uid, const char *address)
 {
     struct pl_session *session = calloc(1, sizeof(*session));
     if (session == NULL) {
@@ -58,9 +58,13 @@ struct pl_session *pl_session_new(struct plait_server *server, struct pl_transpo
     transport->owner = session;
 
     snprintf(session->peer_text, sizeof(session->peer_text), "%s", address);
-    session->peer = (plait_peer){ .pid = pid, .uid = uid, .transport = transport->ops->name, .address = session->peer_text };
-    struct pl_status_peer shown = { .pid = pid, .uid = uid, .transport = transport->ops->name,
-                                    .framing = pl_framing_name(listener->url.framing), .name = session->peer_text };
+    session->peer =
+        (plait_peer){ .pid = pid, .uid = uid, .transport = transport->ops->name, .address = session->peer_text };
+    struct pl_status_peer shown = { .pid = pid,
+                                    .uid = uid,
+                                    .transport = transport->ops->name,
+                                    .framing = pl_framing_name(listener->url.framing),
+                                    .name = session->peer_text };
     session->status = pl_status_connection_add(server->status, &shown);
     session->counters = pl_status_connection_counters(session->status);
 
@@ -68,7 +72,8 @@ struct pl_session *pl_session_new(struct plait_server *server, struct pl_transpo
     for (unsigned i = 1; i < server->thread_count; i++) {
         struct pl_reactor *other = &server->reactors[i];
         /* Relaxed: a guess is good enough to spread connections. */
-        if (atomic_load_explicit(&other->load, memory_order_relaxed) < atomic_load_explicit(&emptiest->load, memory_order_relaxed))
+        if (atomic_load_explicit(&other->load, memory_order_relaxed) <
+            atomic_load_explicit(&emptiest->load, memory_order_relaxed))
             emptiest = other;
     }
     session->reactor = emptiest;
@@ -78,7 +83,8 @@ struct pl_session *pl_session_new(struct plait_server *server, struct pl_transpo
 
 void pl_session_unref(struct pl_session *session)
 {
-    if (atomic_fetch_sub_explicit(&session->references, 1, memory_order_acq_rel) != 1) return; /* R_REF1, A_REF1: the last one sees all */
+    if (atomic_fetch_sub_explicit(&session->references, 1, memory_order_acq_rel) != 1)
+        return; /* R_REF1: pairs with A_REF1 here, A_REF1: pairs with R_REF1: the last one sees all */
     pthread_mutex_destroy(&session->send_lock);
     free(session);
 }
@@ -123,7 +129,7 @@ void pl_session_end(struct pl_session *session)
     leave_awake(session);
     stop_stalling(session);
     if (session->paused & PL_PAUSE_INBOUND) atomic_fetch_sub(&server->throttled, 1); /* F_INB2: against F_INB1 */
-    if (session->admitted) atomic_fetch_sub(&server->inbound, session->admitted);     /* F_INB2: against F_INB1 */
+    if (session->admitted) atomic_fetch_sub(&server->inbound, session->admitted);    /* F_INB2: against F_INB1 */
     pl_connection_close(&session->connection, &session->reactor->loop);
     pl_status_connection_remove(session->status);
     session->counters = NULL;
@@ -138,7 +144,8 @@ static void fail(struct pl_session *session, int error)
 {
     if (error == -EPROTO || error == -EMSGSIZE) {
         pl_count(&session->counters->protocol_errors, 1);
-        pl_log(PLAIT_LOG_INFO, "%s: connection of %s ended: %s", session->server->name, session->peer_text, pl_error_text());
+        pl_log(PLAIT_LOG_INFO, "%s: connection of %s ended: %s", session->server->name, session->peer_text,
+               pl_error_text());
     }
     pl_session_end(session);
 }
@@ -167,10 +174,11 @@ void pl_session_set_pause(struct pl_session *session, unsigned bit, bool on)
 /* Whether `outstanding` or the order of an idless framing holds the session up. */
 static void check_deferred(struct pl_session *session)
 {
-    uint32_t deferred = atomic_load_explicit(&session->deferred_count, memory_order_acquire); /* A_DEF1: pairs with R_DEF1 */
+    uint32_t deferred =
+        atomic_load_explicit(&session->deferred_count, memory_order_acquire); /* A_DEF1: pairs with R_DEF1 */
     bool full = deferred >= session->server->outstanding_max, order = session->idless && deferred > 0;
     if (full || order || session->input_over || session->drained) {
-        atomic_store(&session->waits, true);            /* F_DEF2: then look again, against F_DEF1 in request.c */
+        atomic_store(&session->waits, true);              /* F_DEF2: then look again, against F_DEF1 in request.c */
         deferred = atomic_load(&session->deferred_count); /* F_DEF2: as above */
         full = deferred >= session->server->outstanding_max;
         order = session->idless && deferred > 0;
@@ -185,9 +193,10 @@ static void check_deferred(struct pl_session *session)
 static bool finished(struct pl_session *session)
 {
     if (!session->input_over && !session->drained) return false;
-    if (!pl_list_empty(&session->parked) || session->connection.transport->ops->pending(session->connection.transport)) return false;
-    atomic_store(&session->waits, true);                 /* F_DEF2: then look, against F_DEF1 in request.c */
-    return atomic_load(&session->deferred_count) == 0;   /* F_DEF2: as above */
+    if (!pl_list_empty(&session->parked) || session->connection.transport->ops->pending(session->connection.transport))
+        return false;
+    atomic_store(&session->waits, true);               /* F_DEF2: then look, against F_DEF1 in request.c */
+    return atomic_load(&session->deferred_count) == 0; /* F_DEF2: as above */
 }
 
 void pl_session_adopt(struct pl_session *session)
@@ -290,11 +299,8 @@ static int handle(struct pl_session *session, struct pl_message *message)
         session->admitted -= message->admitted <= session->admitted ? message->admitted : session->admitted;
         take(session, message);
         return 0;
-    case PL_FRAME_CANCEL:
-        pl_request_cancel(session, message->frame.call);
-        return 0;
-    default:
-        return pl_error(-EPROTO, "a client sent a frame of kind %d", message->frame.kind);
+    case PL_FRAME_CANCEL: pl_request_cancel(session, message->frame.call); return 0;
+    default: return pl_error(-EPROTO, "a client sent a frame of kind %d", message->frame.kind);
     }
 }
 
@@ -312,13 +318,15 @@ static void note_stall(struct pl_session *session)
     session->stall_moved = *transport->moved;
     pl_list_append(&reactor->stalled, &session->stall);
     if (reactor->stall_timer.place == 0)
-        (void)pl_timer_set(&reactor->loop, &reactor->stall_timer, session->stall_since + (uint64_t)PL_STALL_MS * 1000000);
+        (void)pl_timer_set(&reactor->loop, &reactor->stall_timer,
+                           session->stall_since + (uint64_t)PL_STALL_MS * 1000000);
 }
 
 void pl_session_check_stall(struct pl_session *session, uint64_t now_ns)
 {
     struct pl_transport *transport = session->connection.transport;
-    if (*transport->moved != session->stall_moved || session->paused & (PL_PAUSE_INBOUND | PL_PAUSE_ORDER | PL_PAUSE_FULL)) {
+    if (*transport->moved != session->stall_moved ||
+        session->paused & (PL_PAUSE_INBOUND | PL_PAUSE_ORDER | PL_PAUSE_FULL)) {
         session->stall_moved = *transport->moved;
         session->stall_since = now_ns;
         if (!transport->partial && !transport->ops->pending(transport)) stop_stalling(session);
@@ -361,9 +369,11 @@ bool pl_session_serve(struct pl_session *session)
             return true;
         }
         if (__builtin_expect(!pl_list_empty(&session->parked), 0)) pl_session_set_pause(session, PL_PAUSE_PARKED, true);
-        if (atomic_load_explicit(&session->deferred_count, memory_order_relaxed)) check_deferred(session); /* relaxed: a look follows */
+        if (atomic_load_explicit(&session->deferred_count, memory_order_relaxed))
+            check_deferred(session); /* relaxed: a look follows */
     }
-    if (session->drained && !session->dead && !transport->partial && !transport->ops->ready(transport) && finished(session)) {
+    if (session->drained && !session->dead && !transport->partial && !transport->ops->ready(transport) &&
+        finished(session)) {
         pl_session_end(session);
         return true;
     }

@@ -11,8 +11,8 @@
 enum { PL_LOAD_REACTORS = 64 };
 
 struct pl_load_page {
-    _Atomic uint32_t deferred;                /* requests kept to be answered later */
-    _Atomic uint32_t busy[PL_LOAD_REACTORS];  /* each reactor's own: 1 while it runs a handler */
+    _Atomic uint32_t deferred;               /* requests kept to be answered later */
+    _Atomic uint32_t busy[PL_LOAD_REACTORS]; /* each reactor's own: 1 while it runs a handler */
 };
 
 /* Server: creates the page; *ret_fd is sealed with FUTURE_WRITE and the caller's. */
@@ -31,6 +31,7 @@ static inline void pl_load_busy(struct pl_load_page *page, unsigned reactor, uin
 
 static inline void pl_load_defer(struct pl_load_page *page, int by)
 {
+    /* relaxed: a hint */
     atomic_fetch_add_explicit(&page->deferred, (uint32_t)by, memory_order_relaxed);
 }
 
@@ -38,9 +39,10 @@ static inline void pl_load_defer(struct pl_load_page *page, int by)
 static inline uint32_t pl_load_read(const struct pl_load_page *page, unsigned reactors)
 {
     if (page == NULL) return 0;
+    /* relaxed: hints */
     uint32_t sum = atomic_load_explicit(&page->deferred, memory_order_relaxed);
     for (unsigned i = 0; i < reactors && i < PL_LOAD_REACTORS; i++)
-        sum += atomic_load_explicit(&page->busy[i], memory_order_relaxed);
+        sum += /* relaxed: a hint */ atomic_load_explicit(&page->busy[i], memory_order_relaxed);
     return sum;
 }
 

@@ -21,8 +21,8 @@ void pl_socket_tune(int fd)
     static const struct {
         int level, option, value;
     } options[] = {
-        { IPPROTO_TCP, TCP_NODELAY, 1 },      { SOL_SOCKET, SO_KEEPALIVE, 1 },   { IPPROTO_TCP, TCP_KEEPIDLE, 10 },
-        { IPPROTO_TCP, TCP_KEEPINTVL, 2 },    { IPPROTO_TCP, TCP_KEEPCNT, 3 },   { IPPROTO_TCP, TCP_USER_TIMEOUT, 15000 },
+        { IPPROTO_TCP, TCP_NODELAY, 1 },   { SOL_SOCKET, SO_KEEPALIVE, 1 }, { IPPROTO_TCP, TCP_KEEPIDLE, 10 },
+        { IPPROTO_TCP, TCP_KEEPINTVL, 2 }, { IPPROTO_TCP, TCP_KEEPCNT, 3 }, { IPPROTO_TCP, TCP_USER_TIMEOUT, 15000 },
     };
     for (size_t i = 0; i < sizeof(options) / sizeof(options[0]); i++)
         (void)setsockopt(fd, options[i].level, options[i].option, &options[i].value, sizeof(int));
@@ -89,8 +89,10 @@ static int listen_tcp(const struct pl_url *url, int *ret_fd, uint16_t *ret_port)
     int count = pl_address_resolve(url->host, url->port, true, addresses, ADDRESSES);
     if (count < 0) return count;
     if (!url->insecure && !pl_address_loopback(&addresses[0]))
-        return pl_error(-EPERM, "refusing to listen on %s: beyond loopback everybody on the network may call, "
-                                "unencrypted (add insecure=1 to the URL if that is what you want)", url->host);
+        return pl_error(-EPERM,
+                        "refusing to listen on %s: beyond loopback everybody on the network may call, "
+                        "unencrypted (add insecure=1 to the URL if that is what you want)",
+                        url->host);
     int r = bind_and_listen(url, &addresses[0], ret_fd);
     if (r < 0) return r;
     struct pl_address bound = { .size = sizeof(bound.storage) };
@@ -109,7 +111,9 @@ int pl_socket_listen(const struct pl_url *url, int *ret_fd, char *ret_url, size_
     int fd = -1, r;
     if (url->scheme == PL_SCHEME_UNIX) r = listen_unix(url, &fd);
     else if (url->scheme == PL_SCHEME_TCP) r = listen_tcp(url, &fd, &real.port);
-    else r = pl_error(-EINVAL, "cannot listen on a bare name; a server's name is offered anyway (give tcp:// or unix://)");
+    else
+        r = pl_error(-EINVAL,
+                     "cannot listen on a bare name; a server's name is offered anyway (give tcp:// or unix://)");
     if (r < 0) return r;
     pl_url_format(&real, ret_url, size);
     *ret_fd = fd;
@@ -182,7 +186,8 @@ int pl_socket_connect(const struct pl_url *url, uint64_t deadline_ns, int *ret_f
     else r = count = pl_address_resolve(url->host, url->port, false, addresses, ADDRESSES);
     if (r < 0) return r;
     for (int i = 0; i < count; i++) {
-        const char *where = url->scheme == PL_SCHEME_UNIX ? url->path : pl_address_format(&addresses[i], text, sizeof(text));
+        const char *where =
+            url->scheme == PL_SCHEME_UNIX ? url->path : pl_address_format(&addresses[i], text, sizeof(text));
         r = connect_one(&addresses[i], where, deadline_ns, ret_fd);
         if (r == 0) {
             *ret_peer = addresses[i];

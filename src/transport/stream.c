@@ -21,8 +21,7 @@ void pl_stream_init(struct pl_stream *stream, int fd)
 
 void pl_stream_deinit(struct pl_stream *stream)
 {
-    for (size_t i = 0; i < stream->fd_count; i++)
-        pl_close(&stream->fds[i]);
+    for (size_t i = 0; i < stream->fd_count; i++) pl_close(&stream->fds[i]);
     stream->fd_count = 0;
     pl_buffer_deinit(&stream->in);
     pl_buffer_deinit(&stream->out);
@@ -40,8 +39,7 @@ static ssize_t receive_with_fds(struct pl_stream *stream, void *memory, size_t r
     ssize_t n = pl_fd_receive(stream->fd, memory, room, fds, &count);
     if (n < 0) return n;
     if (stream->fd_count + count > PL_FDS_MAX) {
-        for (size_t i = 0; i < count; i++)
-            pl_close(&fds[i]);
+        for (size_t i = 0; i < count; i++) pl_close(&fds[i]);
         return pl_error(-EPROTO, "the peer sent more than %d descriptors at once", PL_FDS_MAX);
     }
     memcpy(stream->fds + stream->fd_count, fds, count * sizeof(int));
@@ -56,8 +54,7 @@ static ssize_t receive_once(struct pl_stream *stream, void *memory, size_t room)
     if (stream->with_fds) {
         n = receive_with_fds(stream, memory, room);
     } else {
-        do
-            n = recv(stream->fd, memory, room, MSG_DONTWAIT);
+        do n = recv(stream->fd, memory, room, MSG_DONTWAIT);
         while (n < 0 && errno == EINTR);
         if (n < 0) n = -errno;
     }
@@ -147,8 +144,7 @@ static ssize_t write_some(struct pl_stream *stream, const struct iovec *iov, int
 {
     struct msghdr message = { .msg_iov = (struct iovec *)iov, .msg_iovlen = (size_t)count };
     ssize_t n;
-    do
-        n = sendmsg(stream->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+    do n = sendmsg(stream->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
     while (n < 0 && errno == EINTR);
     if (n >= 0) {
         stream->moved += (uint64_t)n;
@@ -183,8 +179,7 @@ static int keep_rest(struct pl_stream *stream, const struct iovec *iov, int coun
 static size_t total_size(const struct iovec *iov, int count)
 {
     size_t total = 0;
-    for (int i = 0; i < count; i++)
-        total += iov[i].iov_len;
+    for (int i = 0; i < count; i++) total += iov[i].iov_len;
     return total;
 }
 
@@ -198,8 +193,7 @@ static ssize_t write_patiently(struct pl_stream *stream, const struct iovec *iov
         for (int i = 0; i < count && rest.iov_len == 0; i++) {
             if (skip < iov[i].iov_len)
                 rest = (struct iovec){ (uint8_t *)iov[i].iov_base + skip, iov[i].iov_len - skip };
-            else
-                skip -= iov[i].iov_len;
+            else skip -= iov[i].iov_len;
         }
         ssize_t n = write_some(stream, &rest, 1);
         if (n < 0) return n;
@@ -249,8 +243,7 @@ int pl_stream_flush(struct pl_stream *stream)
         int count = 0;
         size_t own = pl_buffer_size(&stream->out);
         if (own > 0) iov[count++] = (struct iovec){ pl_buffer_data(&stream->out), own };
-        if (stream->borrowed_size > 0)
-            iov[count++] = (struct iovec){ (void *)stream->borrowed, stream->borrowed_size };
+        if (stream->borrowed_size > 0) iov[count++] = (struct iovec){ (void *)stream->borrowed, stream->borrowed_size };
         ssize_t n = write_some(stream, iov, count);
         if (n < 0) return (int)n;
         if (n == 0) return PL_STREAM_FULL;

@@ -20,12 +20,12 @@ enum { PL_STREAM_PENDING_MAX = 262144 }; /* bytes waiting to be written above wh
 struct pl_stream {
     int fd;
     bool readable, eof;
-    uint64_t moved;               /* bytes read and written */
-    bool with_fds;                /* descriptors ride on the bytes */
+    uint64_t moved; /* bytes read and written */
+    bool with_fds;  /* descriptors ride on the bytes */
     int fds[PL_FDS_MAX];
     size_t fd_count;
     struct pl_buffer in, out;
-    const uint8_t *borrowed;      /* behind `out`, in the caller's memory */
+    const uint8_t *borrowed; /* behind `out`, in the caller's memory */
     size_t borrowed_size;
 };
 
@@ -48,7 +48,8 @@ int pl_stream_take_fd(struct pl_stream *stream);
 /* All of IOV or nothing: 0, FULL, -errno. BORROW: the last element may stay the caller's (see own). */
 int pl_stream_write(struct pl_stream *stream, const struct iovec *iov, int count, bool borrow);
 
-/* SIZE bytes with COUNT descriptors (borrowed) riding on the first: 0, FULL (not sent: nothing may be pending), -errno. */
+/* SIZE bytes with COUNT descriptors (borrowed) riding on the first: 0, FULL (not sent: nothing may be pending), -errno.
+ */
 int pl_stream_write_fds(struct pl_stream *stream, const void *data, size_t size, const int *fds, size_t count);
 
 int pl_stream_flush(struct pl_stream *stream); /* 0, FULL, -errno */

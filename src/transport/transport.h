@@ -102,7 +102,7 @@ struct pl_transport {
     int socket, bell;
     const uint64_t *moved; /* bytes through the socket so far: progress */
     bool partial;          /* receive said EMPTY in the middle of a message */
-    bool hung_up;  /* set by the owner when epoll says so; what was committed before is still received */
+    bool hung_up;          /* set by the owner when epoll says so; what was committed before is still received */
 };
 
 enum { PL_ADMIT_ABOVE = 1 << 20 };

@@ -14,9 +14,9 @@ struct idless_transport {
     struct pl_transport_ops ops; /* a copy, for the name */
     struct pl_stream stream;
     struct pl_idless_options options;
-    size_t scanned;              /* the decoder's memory of how far it looked */
-    bool admitted;               /* a message above PL_ADMIT_ABOVE is being collected */
-    bool half_close;             /* after the pending bytes are out */
+    size_t scanned;  /* the decoder's memory of how far it looked */
+    bool admitted;   /* a message above PL_ADMIT_ABOVE is being collected */
+    bool half_close; /* after the pending bytes are out */
 };
 
 static struct idless_transport *of(struct pl_transport *transport)
@@ -105,10 +105,10 @@ static int receive_until_eof(struct idless_transport *t, struct pl_message *ret_
     const uint8_t *data = NULL;
     size_t size = 0;
     int r = pl_stream_peek(&t->stream, t->scanned + 1, &data, &size);
-    while (r == PL_STREAM_OK && size <= t->base.max_message)
-        r = pl_stream_peek(&t->stream, size + 1, &data, &size);
+    while (r == PL_STREAM_OK && size <= t->base.max_message) r = pl_stream_peek(&t->stream, size + 1, &data, &size);
     if (size > t->base.max_message)
-        return pl_error(-EMSGSIZE, "the answer is longer than max_message=%llu", (unsigned long long)t->base.max_message);
+        return pl_error(-EMSGSIZE, "the answer is longer than max_message=%llu",
+                        (unsigned long long)t->base.max_message);
     if (r == PL_STREAM_EMPTY) return PL_TRANSPORT_EMPTY;
     if (r < 0) return r;
     if (t->half_close || t->options.framing != PL_FRAMING_RAW || !t->options.until_eof) return PL_TRANSPORT_END;
@@ -133,7 +133,8 @@ static int idless_receive(struct pl_transport *transport, struct pl_message *ret
                 r = pl_stream_peek(&t->stream, size + 1, &data, &size);
         if (r < 0) return r;
         bool eof = r == PL_STREAM_END;
-        int verdict = pl_framing_decode(t->options.framing, data, size, eof, transport->max_message, &t->scanned, &found);
+        int verdict =
+            pl_framing_decode(t->options.framing, data, size, eof, transport->max_message, &t->scanned, &found);
         if (verdict < 0) return verdict;
         if (verdict == PL_FRAMING_END) return PL_TRANSPORT_END;
         if (verdict == PL_FRAMING_MESSAGE) {

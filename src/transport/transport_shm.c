@@ -29,17 +29,17 @@ struct shm_transport {
     struct pl_channel channel;
     int side;
     int bell_out;
-    uint32_t own_cpu;            /* as last published */
+    uint32_t own_cpu; /* as last published */
     struct pl_stream control;
 
     struct pl_segment_pool *pool; /* made with the first large body sent */
     uint32_t announced;           /* announcements sent */
     uint32_t *announcement_of;    /* [PL_SEGMENTS_MAX], made with the pool: a thousand idle connections count */
 
-    struct pl_segment_map *map;   /* made with the first announcement received */
-    uint32_t heard;               /* announcements received */
+    struct pl_segment_map *map; /* made with the first announcement received */
+    uint32_t heard;             /* announcements received */
     enum awaited awaited;
-    struct pl_frame frame;        /* whose body is awaited */
+    struct pl_frame frame; /* whose body is awaited */
     struct pl_frame_segment where;
     uint8_t *body;
     uint64_t body_size, filled;
@@ -105,7 +105,8 @@ static int put_in_segment(struct shm_transport *t, const void *body, size_t size
         }
     }
     memcpy(segment->data, body, size);
-    *ret_where = (struct pl_frame_segment){ .id = segment->id, .generation = segment->generation,
+    *ret_where = (struct pl_frame_segment){ .id = segment->id,
+                                            .generation = segment->generation,
                                             .size = size | (uint64_t)t->announcement_of[segment->id] << 32 };
     return 0;
 }
@@ -207,7 +208,8 @@ static int hear_announcement(struct shm_transport *t)
     if (fd < 0) return pl_error(-EPROTO, "the peer announced a segment without its descriptor");
     if (where.generation != t->heard + 1) {
         pl_close(&fd);
-        return pl_error(-EPROTO, "the peer's segment announcement has number %u, %u was due", where.generation, t->heard + 1);
+        return pl_error(-EPROTO, "the peer's segment announcement has number %u, %u was due", where.generation,
+                        t->heard + 1);
     }
     if (t->map == NULL) {
         int direction = t->side == PL_SIDE_CLIENT ? PL_RING_REPLIES : PL_RING_REQUESTS;
@@ -257,7 +259,8 @@ static int receive_body_head(struct shm_transport *t)
         return pl_error(-EPROTO, "the body on the peer's socket doesn't match its frame in the ring");
     pl_stream_consume(&t->control, PL_FRAME_HEAD);
     t->body = malloc(t->body_size); /* untouched pages cost nothing: it grows with bytes that came */
-    if (t->body == NULL) return pl_error(-ENOMEM, "no memory for a message of %llu bytes", (unsigned long long)t->body_size);
+    if (t->body == NULL)
+        return pl_error(-ENOMEM, "no memory for a message of %llu bytes", (unsigned long long)t->body_size);
     t->filled = 0;
     t->awaited = BODY;
     return PL_TRANSPORT_OK;
@@ -269,7 +272,8 @@ static int receive_on_socket(struct shm_transport *t, struct pl_message *ret_mes
         /* An announcement may precede the body: announcements are never awaited for themselves. */
         const uint8_t *data;
         size_t size;
-        while (pl_stream_peek(&t->control, PL_FRAME_HEAD, &data, &size) == PL_STREAM_OK && data[4] == PL_FRAME_SEGMENT) {
+        while (pl_stream_peek(&t->control, PL_FRAME_HEAD, &data, &size) == PL_STREAM_OK &&
+               data[4] == PL_FRAME_SEGMENT) {
             int r = hear_announcement(t);
             if (r != PL_TRANSPORT_OK) return r;
         }
@@ -284,7 +288,10 @@ static int receive_on_socket(struct shm_transport *t, struct pl_message *ret_mes
         t->filled += (uint64_t)n;
     }
     t->awaited = NOTHING;
-    *ret_message = (struct pl_message){ .frame = t->frame, .body = t->body, .size = t->body_size, .owned = t->body,
+    *ret_message = (struct pl_message){ .frame = t->frame,
+                                        .body = t->body,
+                                        .size = t->body_size,
+                                        .owned = t->body,
                                         .admitted = t->body_size > PL_ADMIT_ABOVE ? t->body_size : 0 };
     ret_message->frame.flags &= (uint8_t)~PL_FRAME_ON_SOCKET;
     t->body = NULL;
@@ -418,9 +425,11 @@ static bool shm_cancelled(struct pl_transport *transport, size_t lent, uint64_t 
 {
     struct shm_transport *t = of(transport);
     uint64_t from = t->in.head + ((lent + PL_RING_ALIGN - 1) & ~(size_t)(PL_RING_ALIGN - 1));
-    uint64_t tail = atomic_load_explicit(&t->in.shared->tail, memory_order_acquire); /* AR1: pairs with RR1 in pl_ring_publish */
+    uint64_t tail =
+        atomic_load_explicit(&t->in.shared->tail, memory_order_acquire); /* AR1: pairs with RR1 in pl_ring_publish */
     if (tail - from > t->in.capacity) return false;
-    return pl_transport_find_cancel(t->in.data + (from & (t->in.capacity - 1)), (size_t)(tail - from), PL_RING_ALIGN, call);
+    return pl_transport_find_cancel(t->in.data + (from & (t->in.capacity - 1)), (size_t)(tail - from), PL_RING_ALIGN,
+                                    call);
 }
 
 static void shm_forget(struct pl_transport *transport)
@@ -500,12 +509,14 @@ void pl_transport_shm_taken(struct pl_transport *transport, uint64_t count)
 {
     if (transport->ops != &shm_ops) return;
     struct pl_channel_control *control = of(transport)->channel.control;
-    atomic_store_explicit(&control->side[PL_SIDE_SERVER].taken, count, memory_order_release); /* R_TAKEN1: pairs with A_TAKEN1 */
+    atomic_store_explicit(&control->side[PL_SIDE_SERVER].taken, count,
+                          memory_order_release); /* R_TAKEN1: pairs with A_TAKEN1 */
 }
 
 uint64_t pl_transport_shm_count_taken(struct pl_transport *transport)
 {
     if (transport->ops != &shm_ops) return UINT64_MAX;
     struct pl_channel_control *control = of(transport)->channel.control;
-    return atomic_load_explicit(&control->side[PL_SIDE_SERVER].taken, memory_order_acquire); /* A_TAKEN1: pairs with R_TAKEN1 */
+    return atomic_load_explicit(&control->side[PL_SIDE_SERVER].taken,
+                                memory_order_acquire); /* A_TAKEN1: pairs with R_TAKEN1 */
 }

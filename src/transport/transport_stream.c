@@ -13,10 +13,10 @@ struct stream_transport {
     struct pl_transport base;
     struct pl_transport_ops ops; /* a copy, for the name: "unix" or "tcp" */
     struct pl_stream stream;
-    struct pl_frame frame;       /* of the large body being received */
+    struct pl_frame frame; /* of the large body being received */
     uint8_t *body;
     size_t filled;
-    uint64_t skip;               /* payload of an ignorable frame still to come */
+    uint64_t skip; /* payload of an ignorable frame still to come */
 };
 
 static struct stream_transport *of(struct pl_transport *transport)
@@ -67,7 +67,10 @@ static int continue_body(struct stream_transport *t, struct pl_message *ret_mess
         if (n < 0) return (int)n;
         t->filled += (size_t)n;
     }
-    *ret_message = (struct pl_message){ .frame = t->frame, .body = t->body, .size = t->frame.size, .owned = t->body,
+    *ret_message = (struct pl_message){ .frame = t->frame,
+                                        .body = t->body,
+                                        .size = t->frame.size,
+                                        .owned = t->body,
                                         .admitted = t->frame.size > PL_ADMIT_ABOVE ? t->frame.size : 0 };
     t->body = NULL;
     return PL_TRANSPORT_OK;
