@@ -311,7 +311,8 @@ void pl_request_cancel(struct pl_session *session, uint64_t call)
     pl_list_each(item, &session->deferred)
     {
         struct plait_request *request = pl_container_of(item, struct plait_request, link);
-        if (request->message.frame.call == call) atomic_store_explicit(&request->cancelled, true, memory_order_relaxed);
+        if (request->message.frame.call == call)
+            atomic_store_explicit(&request->cancelled, true, memory_order_relaxed); /* relaxed: a hint to its holder */
     }
     unlock_send(session, locked);
 }

@@ -83,8 +83,8 @@ struct pl_session *pl_session_new(struct plait_server *server, struct pl_transpo
 
 void pl_session_unref(struct pl_session *session)
 {
-    if (atomic_fetch_sub_explicit(&session->references, 1, memory_order_acq_rel) != 1)
-        return; /* R_REF1: pairs with A_REF1 here, A_REF1: pairs with R_REF1: the last one sees all */
+    /* R_REF1: pairs with A_REF1, the same operation by whoever comes last. A_REF1: pairs with R_REF1. */
+    if (atomic_fetch_sub_explicit(&session->references, 1, memory_order_acq_rel) != 1) return;
     pthread_mutex_destroy(&session->send_lock);
     free(session);
 }
