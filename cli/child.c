@@ -166,15 +166,12 @@ static void feed(struct child *child)
     close_fd(&child->in);
 }
 
+/* Twice the room, which never exceeds RUNNER_OUTPUT_MAX: both are powers of two. */
 static bool grow(struct child *child)
 {
     size_t room = child->room ? child->room * 2 : 65536, more = room - child->room;
     char *output;
 
-    if (child->size >= RUNNER_OUTPUT_MAX) {
-        stop(child, "its output is longer than a reply may be (RUNNER_OUTPUT_MAX, 1 GiB)");
-        return false;
-    }
     if (atomic_fetch_add_explicit(&held, more, memory_order_relaxed) + more > RUNNER_HELD_MAX) {
         atomic_fetch_sub_explicit(&held, more, memory_order_relaxed);
         stop(child, "all commands together hold too much output (RUNNER_HELD_MAX, 2 GiB)");
@@ -194,12 +191,19 @@ static bool grow(struct child *child)
 static void read_output(struct child *child)
 {
     for (;;) {
+        char surplus;
+        bool full = child->size == RUNNER_OUTPUT_MAX;
         ssize_t n;
-        if (child->size == child->room && !grow(child)) break;
-        n = read(child->out, child->output + child->size, child->room - child->size);
+        if (!full && child->size == child->room && !grow(child)) break;
+        n = full ? read(child->out, &surplus, 1)
+                 : read(child->out, child->output + child->size, child->room - child->size);
         if (n < 0 && errno == EINTR) continue;
         if (n < 0 && errno == EAGAIN) return;
         if (n <= 0) break;
+        if (full) {
+            stop(child, "its output is longer than a reply may be (RUNNER_OUTPUT_MAX, 1 GiB)");
+            break;
+        }
         child->size += (size_t)n;
     }
     close_fd(&child->out);
@@ -290,7 +294,8 @@ void child_serve(plait_request *request, char **command, int stop_fd)
     }
     r = spawn(&child, command, plait_request_method(request));
     if (r < 0) {
-        plait_request_fail(request, 127, "%s: can't be run: %s", command[0], strerror(-r));
+        plait_request_fail(request, 127, "%s: can't be run: %s%s", command[0], strerror(-r),
+                           r == -EMFILE ? " (raise ulimit -n)" : "");
         return;
     }
     child.body = body.data;

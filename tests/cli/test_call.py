@@ -218,7 +218,7 @@ class Ls(Case):
         self.assertEqual((instance["urls"], instance["stopped"]), (server.urls, False))
         table = self.plait("ls").text.splitlines()
         self.assertEqual(len(table), 2)
-        self.assertRegex(table[1], rf"\Aecho +{server.pid} +plait ")
+        self.assertRegex(table[1], rf"\Aecho +{server.pid} +{os.path.basename(PLAIT)[:15]} ")
 
     def test_a_name_is_listed_with_methods_and_clients(self):
         server = self.serve("echo", "--echo", "--listen", "tcp://127.0.0.1:0?framing=raw")
