@@ -220,8 +220,9 @@ static bool inbox_empty(struct pl_reactor *reactor)
 
 static int round_of(struct pl_reactor *reactor, uint64_t deadline_ns)
 {
-    if (__builtin_expect(atomic_load_explicit(&reactor->server->stopping, memory_order_acquire),
-                         0)) { /* A_STOP1: pairs with R_STOP1 */
+    /* A_STOP1: pairs with R_STOP1 */
+    int stopping = atomic_load_explicit(&reactor->server->stopping, memory_order_acquire);
+    if (__builtin_expect(stopping, 0)) {
         if (!reactor->draining) begin_drain(reactor);
         if (pl_list_empty(&reactor->sessions) && inbox_empty(reactor)) {
             reactor->over = true;

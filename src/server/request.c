@@ -22,8 +22,8 @@ struct parked {
 /* While no request of the session is deferred nobody else sends, and the lock is not needed. */
 static bool lock_send(struct pl_session *session)
 {
-    if (atomic_load_explicit(&session->deferred_count, memory_order_acquire) == 0)
-        return false; /* A_DEF1: pairs with R_DEF1 */
+    /* A_DEF1: pairs with R_DEF1 */
+    if (atomic_load_explicit(&session->deferred_count, memory_order_acquire) == 0) return false;
     pthread_mutex_lock(&session->send_lock);
     return true;
 }

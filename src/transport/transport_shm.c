@@ -509,14 +509,14 @@ void pl_transport_shm_taken(struct pl_transport *transport, uint64_t count)
 {
     if (transport->ops != &shm_ops) return;
     struct pl_channel_control *control = of(transport)->channel.control;
-    atomic_store_explicit(&control->side[PL_SIDE_SERVER].taken, count,
-                          memory_order_release); /* R_TAKEN1: pairs with A_TAKEN1 */
+    /* R_TAKEN1: pairs with A_TAKEN1 */
+    atomic_store_explicit(&control->side[PL_SIDE_SERVER].taken, count, memory_order_release);
 }
 
 uint64_t pl_transport_shm_count_taken(struct pl_transport *transport)
 {
     if (transport->ops != &shm_ops) return UINT64_MAX;
     struct pl_channel_control *control = of(transport)->channel.control;
-    return atomic_load_explicit(&control->side[PL_SIDE_SERVER].taken,
-                                memory_order_acquire); /* A_TAKEN1: pairs with R_TAKEN1 */
+    /* A_TAKEN1: pairs with R_TAKEN1 */
+    return atomic_load_explicit(&control->side[PL_SIDE_SERVER].taken, memory_order_acquire);
 }
