@@ -166,11 +166,15 @@ extern const struct bench_ops bench_plait_raw_server; /* plait's raw framing cal
 
 /* ---- bench_rows.c: the table of figures; bench_single.c: one pattern ---------------------- */
 
-enum { BENCH_ROUNDS_MAX = 64 };
+enum {
+    BENCH_ROUNDS_MAX = 64,
+    BENCH_SPIN_ALWAYS_US = 1000000, /* longer than anything here lasts */
+};
 
 struct bench_options {
     const char *transport, *pattern; /* single mode */
-    const char *only;                /* of the table: the rows whose id begins so; NULL: all */
+    int64_t spin_us;
+    const char *only; /* of the table: the rows whose id begins so; NULL: all */
     size_t size;
     unsigned rounds;
     bool json;

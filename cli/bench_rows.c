@@ -18,7 +18,6 @@ enum { SUBJECTS_MAX = 4 };
 #define MS 1000000u
 #define KIB 1024u
 #define MIB (1024u * 1024u)
-#define SPIN_FOREVER_US 1000000
 
 struct row {
     const char *id, *what, *unit, *goal;
@@ -74,7 +73,7 @@ static const struct bench_subject unix_mib = { .name = "Unix stream", .ops = &be
 
 static const struct bench_subject plait = { .name = "plait", .ops = &bench_plait, .transport = "shm" };
 static const struct bench_subject spinning = {
-    .name = "plait spinning", .ops = &bench_plait, .transport = "shm", .spin_us = SPIN_FOREVER_US
+    .name = "plait spinning", .ops = &bench_plait, .transport = "shm", .spin_us = BENCH_SPIN_ALWAYS_US
 };
 static const struct bench_subject blocking = {
     .name = "plait blocking", .ops = &bench_plait, .transport = "shm", .spin_us = PLAIT_SPIN_NEVER

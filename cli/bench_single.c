@@ -51,7 +51,9 @@ static struct bench_spread spread_at(const struct bench_round *series, unsigned 
 int bench_single(const struct bench_options *options)
 {
     const struct bench_ops *ops = raw_ops(options);
-    struct bench_subject plait = { .name = "plait", .ops = &bench_plait, .transport = options->transport };
+    struct bench_subject plait = {
+        .name = "plait", .ops = &bench_plait, .transport = options->transport, .spin_us = options->spin_us
+    };
     struct bench_subject raw = { .name = ops ? raw_name(ops) : NULL, .ops = ops };
     const struct bench_subject *subjects[] = { &plait, &raw };
     struct bench_load loads[] = { make_load(options), make_load(options) };

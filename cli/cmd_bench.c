@@ -17,8 +17,9 @@
 
 static const char *const transports[] = { "shm", "unix", "tcp", "raw-tcp", NULL };
 static const char *const patterns[] = { "call", "sparse", "oneway", "async", NULL };
+static const char *const spins[] = { "default", "never", "always", NULL };
 
-static int transport = -1, pattern = -1;
+static int transport = -1, pattern = -1, spin = -1;
 static int64_t size = -1, rounds = 5;
 static const char *only;
 static bool json, help;
@@ -42,6 +43,12 @@ static const struct option options[] = {
       .value = &pattern,
       .choices = patterns,
       .help = "call, sparse (1 ms of silence before each), oneway, or async (256 in flight)" },
+    { .name = "--spin",
+      .argument = "S",
+      .kind = OPTION_CHOICE,
+      .value = &spin,
+      .choices = spins,
+      .help = "how both sides wait: default (adaptive), never, always" },
     { .name = "--rounds",
       .argument = "N",
       .kind = OPTION_NUMBER,
@@ -103,13 +110,16 @@ static int run(void)
     struct bench_options chosen = {
         .transport = transports[transport < 0 ? 0 : transport],
         .pattern = patterns[pattern < 0 ? 0 : pattern],
+        .spin_us = spin <= 0   ? PLAIT_SPIN_DEFAULT
+                   : spin == 1 ? PLAIT_SPIN_NEVER
+                               : BENCH_SPIN_ALWAYS_US,
         .only = only,
         .size = size < 0 ? 64 : (size_t)size,
         .rounds = (unsigned)rounds,
         .json = json,
     };
 
-    if (transport >= 0 || pattern >= 0 || size >= 0) return bench_single(&chosen);
+    if (transport >= 0 || pattern >= 0 || spin >= 0 || size >= 0) return bench_single(&chosen);
     return bench_table(&chosen);
 }
 
