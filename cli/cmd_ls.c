@@ -256,7 +256,8 @@ const struct command command_ls = {
     .options = options,
     .text = "Every process that serves a name is a line: several may share one. The figures are read from\n"
             "memory that the server keeps up to date, so they cost it nothing and are right also while it\n"
-            "is busy or stopped. OPEN counts requests that were taken and not answered yet.\n"
+            "is busy or stopped. OPEN counts requests that were taken and not answered yet. Services of\n"
+            "other users aren't listed, though those that admit you can be called.\n"
             "\n"
             "Examples:\n"
             "  plait ls\n"
