@@ -110,6 +110,18 @@ enum { PL_ADMIT_ABOVE = 1 << 20 };
 /* Walks SIZE bytes of whole frames for a CANCEL of CALL. */
 bool pl_transport_find_cancel(const uint8_t *bytes, size_t size, size_t align, uint64_t call);
 
+/* MESSAGE is FRAME with its body behind the head at BYTES, lent until release. */
+static inline void pl_message_lend(struct pl_message *message, const struct pl_frame *frame, const uint8_t *bytes)
+{
+    message->frame = *frame;
+    message->body = bytes + PL_FRAME_HEAD;
+    message->size = frame->size;
+    message->lent = PL_FRAME_HEAD + frame->size;
+    message->owned = NULL;
+    message->admitted = 0;
+    message->view.map = NULL;
+}
+
 /* Frees what MESSAGE holds. */
 static inline void pl_message_release(struct pl_transport *transport, struct pl_message *message)
 {

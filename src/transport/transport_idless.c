@@ -1,8 +1,7 @@
 /* transport_idless: raw, lines and length on a socket: messages that carry no id, matched by order alone.
  * The decoders are pure (wire/framing); here are the buffers, the half-close and the failures. */
 #include "base/error.h"
-#include "transport/stream.h"
-#include "transport/transport.h"
+#include "transport/transport_socket.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -10,9 +9,7 @@
 #include <sys/socket.h>
 
 struct idless_transport {
-    struct pl_transport base;
-    struct pl_transport_ops ops; /* a copy, for the name */
-    struct pl_stream stream;
+    struct pl_socket_transport on;
     struct pl_idless_options options;
     size_t scanned;  /* the decoder's memory of how far it looked */
     bool admitted;   /* a message above PL_ADMIT_ABOVE is being collected */
@@ -26,9 +23,9 @@ static struct idless_transport *of(struct pl_transport *transport)
 
 static int half_close_if_due(struct idless_transport *t)
 {
-    if (t->half_close && !pl_stream_pending(&t->stream)) {
+    if (t->half_close && !pl_stream_pending(&t->on.stream)) {
         t->half_close = false;
-        (void)shutdown(t->stream.fd, SHUT_WR);
+        (void)shutdown(t->on.stream.fd, SHUT_WR);
     }
     return PL_TRANSPORT_OK;
 }
@@ -41,7 +38,7 @@ static int send_failure(struct idless_transport *t, const char *text, size_t siz
     for (size_t i = 0; i < size; i++)
         if (text[i] == '\n') size = i; /* one line; the rest of the text is for people */
     struct iovec iov[3] = { { (void *)before, sizeof(before) - 1 }, { (void *)text, size }, { (void *)"\n", 1 } };
-    int r = pl_stream_write(&t->stream, iov, 3, false);
+    int r = pl_stream_write(&t->on.stream, iov, 3, false);
     return r < 0 ? r : r == PL_STREAM_FULL ? PL_TRANSPORT_FULL : PL_TRANSPORT_OK;
 }
 
@@ -59,7 +56,7 @@ static int idless_send(struct pl_transport *transport, const struct pl_frame *fr
     if (wrap.after_size) iov[count++] = (struct iovec){ (void *)wrap.after, wrap.after_size };
     if (t->options.until_eof) t->half_close = true;
     if (count > 0) {
-        r = pl_stream_write(&t->stream, iov, count, borrow && wrap.after_size == 0 && frame->size > 0);
+        r = pl_stream_write(&t->on.stream, iov, count, borrow && wrap.after_size == 0 && frame->size > 0);
         if (r < 0) return r;
         if (r == PL_STREAM_FULL) return PL_TRANSPORT_FULL;
     }
@@ -69,20 +66,10 @@ static int idless_send(struct pl_transport *transport, const struct pl_frame *fr
 static int idless_flush(struct pl_transport *transport)
 {
     struct idless_transport *t = of(transport);
-    if (!pl_stream_pending(&t->stream)) return PL_TRANSPORT_OK;
-    int r = pl_stream_flush(&t->stream);
+    if (!pl_stream_pending(&t->on.stream)) return PL_TRANSPORT_OK;
+    int r = pl_stream_flush(&t->on.stream);
     if (r < 0) return r;
     return r == PL_STREAM_FULL ? PL_TRANSPORT_FULL : half_close_if_due(t);
-}
-
-static bool idless_pending(const struct pl_transport *transport)
-{
-    return pl_stream_pending(&((const struct idless_transport *)transport)->stream);
-}
-
-static int idless_own(struct pl_transport *transport)
-{
-    return pl_stream_own(&of(transport)->stream);
 }
 
 static void fill_message(struct idless_transport *t, const uint8_t *data, const struct pl_framing_message *found,
@@ -93,7 +80,7 @@ static void fill_message(struct idless_transport *t, const uint8_t *data, const 
         .body = data + found->offset,
         .size = found->size,
         .lent = found->consumed,
-        .admitted = t->admitted ? t->base.max_message : 0,
+        .admitted = t->admitted ? t->on.base.max_message : 0,
     };
     t->admitted = false;
     t->scanned = 0;
@@ -104,11 +91,12 @@ static int receive_until_eof(struct idless_transport *t, struct pl_message *ret_
 {
     const uint8_t *data = NULL;
     size_t size = 0;
-    int r = pl_stream_peek(&t->stream, t->scanned + 1, &data, &size);
-    while (r == PL_STREAM_OK && size <= t->base.max_message) r = pl_stream_peek(&t->stream, size + 1, &data, &size);
-    if (size > t->base.max_message)
+    int r = pl_stream_peek(&t->on.stream, t->scanned + 1, &data, &size);
+    while (r == PL_STREAM_OK && size <= t->on.base.max_message)
+        r = pl_stream_peek(&t->on.stream, size + 1, &data, &size);
+    if (size > t->on.base.max_message)
         return pl_error(-EMSGSIZE, "the answer is longer than max_message=%llu",
-                        (unsigned long long)t->base.max_message);
+                        (unsigned long long)t->on.base.max_message);
     if (r == PL_STREAM_EMPTY) return PL_TRANSPORT_EMPTY;
     if (r < 0) return r;
     if (t->half_close || t->options.framing != PL_FRAMING_RAW || !t->options.until_eof) return PL_TRANSPORT_END;
@@ -126,11 +114,11 @@ static int idless_receive(struct pl_transport *transport, struct pl_message *ret
     size_t size = 0, wanted = 1;
     if (t->options.until_eof) return receive_until_eof(t, ret_message);
     for (;;) {
-        int r = pl_stream_peek(&t->stream, wanted, &data, &size);
+        int r = pl_stream_peek(&t->on.stream, wanted, &data, &size);
         if (r < 0) return r;
         if (t->options.framing == PL_FRAMING_RAW && !t->options.server)
             while (r == PL_STREAM_OK && size <= transport->max_message) /* what is readable at once */
-                r = pl_stream_peek(&t->stream, size + 1, &data, &size);
+                r = pl_stream_peek(&t->on.stream, size + 1, &data, &size);
         if (r < 0) return r;
         bool eof = r == PL_STREAM_END;
         int verdict =
@@ -151,87 +139,20 @@ static int idless_receive(struct pl_transport *transport, struct pl_message *ret
     }
 }
 
-static void idless_release(struct pl_transport *transport, size_t lent)
-{
-    pl_stream_consume(&of(transport)->stream, lent);
-}
-
-static bool idless_ready(struct pl_transport *transport)
-{
-    return pl_stream_look(&of(transport)->stream);
-}
-
-static bool idless_sleep(struct pl_transport *transport)
-{
-    pl_stream_trim(&of(transport)->stream);
-    return true;
-}
-
-static void idless_awake(struct pl_transport *transport)
-{
-    (void)transport;
-}
-
-static void idless_readable(struct pl_transport *transport)
-{
-    of(transport)->stream.readable = true;
-}
-
-static enum pl_spinning idless_spinning(struct pl_transport *transport)
-{
-    (void)transport; /* where the peer runs is not known: it must be able to get this CPU */
-    return PL_SPINNING_YIELD;
-}
-
-static bool idless_cancelled(struct pl_transport *transport, size_t lent, uint64_t call)
-{
-    (void)transport, (void)lent, (void)call; /* no framing here has a word for it */
-    return false;
-}
-
-static void idless_forget(struct pl_transport *transport)
-{
-    pl_close(&of(transport)->stream.fd);
-}
-
-static void idless_close(struct pl_transport *transport)
-{
-    struct idless_transport *t = of(transport);
-    pl_stream_deinit(&t->stream);
-    free(t);
-}
+static const struct pl_transport_ops idless_ops = {
+    .send = idless_send,
+    .flush = idless_flush,
+    .receive = idless_receive,
+};
 
 int pl_transport_idless_new(struct pl_transport **ret_transport, int socket, const char *name,
                             const struct pl_idless_options *options)
 {
-    struct idless_transport *t = calloc(1, sizeof(*t));
-    if (t == NULL) {
-        pl_close(&socket);
-        return pl_error(-ENOMEM, "no memory for a connection");
-    }
-    t->ops = (struct pl_transport_ops){
-        .name = name,
-        .send = idless_send,
-        .flush = idless_flush,
-        .pending = idless_pending,
-        .own = idless_own,
-        .receive = idless_receive,
-        .release = idless_release,
-        .ready = idless_ready,
-        .sleep = idless_sleep,
-        .awake = idless_awake,
-        .readable = idless_readable,
-        .spinning = idless_spinning,
-        .cancelled = idless_cancelled,
-        .close = idless_close,
-        .forget = idless_forget,
-    };
-    t->base.ops = &t->ops;
-    t->base.socket = socket;
-    t->base.bell = -1;
-    t->base.moved = &t->stream.moved;
+    void *memory;
+    int r = pl_socket_transport_new(&memory, sizeof(struct idless_transport), socket, name, &idless_ops);
+    if (r < 0) return r;
+    struct idless_transport *t = memory;
     t->options = *options;
-    pl_stream_init(&t->stream, socket);
-    *ret_transport = &t->base;
+    *ret_transport = &t->on.base;
     return 0;
 }

@@ -358,13 +358,7 @@ static int shm_receive(struct pl_transport *transport, struct pl_message *ret_me
             transport->partial = r == PL_TRANSPORT_EMPTY;
             return r;
         }
-        ret_message->frame = frame;
-        ret_message->body = data + PL_FRAME_HEAD;
-        ret_message->size = frame.size;
-        ret_message->lent = PL_FRAME_HEAD + frame.size;
-        ret_message->owned = NULL;
-        ret_message->admitted = 0;
-        ret_message->view.map = NULL;
+        pl_message_lend(ret_message, &frame, data);
         return PL_TRANSPORT_OK;
     }
 }

@@ -1,8 +1,7 @@
 /* transport_stream: frames on a Unix or TCP socket. A small body is handed out where it was received; a large
  * one is received straight into memory of its own, which fills only as bytes come. */
 #include "base/error.h"
-#include "transport/stream.h"
-#include "transport/transport.h"
+#include "transport/transport_socket.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -10,9 +9,7 @@
 #include <sys/socket.h>
 
 struct stream_transport {
-    struct pl_transport base;
-    struct pl_transport_ops ops; /* a copy, for the name: "unix" or "tcp" */
-    struct pl_stream stream;
+    struct pl_socket_transport on;
     struct pl_frame frame; /* of the large body being received */
     uint8_t *body;
     size_t filled;
@@ -24,43 +21,21 @@ static struct stream_transport *of(struct pl_transport *transport)
     return (struct stream_transport *)transport;
 }
 
-static int outcome(int stream_outcome)
-{
-    static const int map[] = { PL_TRANSPORT_OK, PL_TRANSPORT_EMPTY, PL_TRANSPORT_END, PL_TRANSPORT_FULL };
-    return stream_outcome < 0 ? stream_outcome : map[stream_outcome];
-}
-
 static int stream_send(struct pl_transport *transport, const struct pl_frame *frame, const void *body, bool borrow)
 {
     uint8_t head[PL_FRAME_HEAD];
     pl_frame_encode(head, frame);
     struct iovec iov[2] = { { head, sizeof(head) }, { (void *)body, frame->size } };
-    return outcome(pl_stream_write(&of(transport)->stream, iov, frame->size ? 2 : 1, borrow && frame->size > 0));
-}
-
-static int stream_flush(struct pl_transport *transport)
-{
-    struct pl_stream *stream = &of(transport)->stream;
-    if (!pl_stream_pending(stream)) return PL_TRANSPORT_OK;
-    return outcome(pl_stream_flush(stream));
-}
-
-static bool stream_pending(const struct pl_transport *transport)
-{
-    return pl_stream_pending(&((const struct stream_transport *)transport)->stream);
-}
-
-static int stream_own(struct pl_transport *transport)
-{
-    return pl_stream_own(&of(transport)->stream);
+    return pl_socket_outcome(
+        pl_stream_write(&of(transport)->on.stream, iov, frame->size ? 2 : 1, borrow && frame->size > 0));
 }
 
 static int continue_body(struct stream_transport *t, struct pl_message *ret_message)
 {
     while (t->filled < t->frame.size) {
-        ssize_t n = pl_stream_read(&t->stream, t->body + t->filled, t->frame.size - t->filled);
+        ssize_t n = pl_stream_read(&t->on.stream, t->body + t->filled, t->frame.size - t->filled);
         if (n == 0) {
-            t->base.partial = true;
+            t->on.base.partial = true;
             return PL_TRANSPORT_EMPTY;
         }
         if (n == -EPIPE) return PL_TRANSPORT_END;
@@ -78,13 +53,13 @@ static int continue_body(struct stream_transport *t, struct pl_message *ret_mess
 
 static int begin_body(struct stream_transport *t, const struct pl_frame *frame, struct pl_message *ret_message)
 {
-    if (frame->size > PL_ADMIT_ABOVE && t->base.admit && !t->base.admit(t->base.owner, frame->size))
+    if (frame->size > PL_ADMIT_ABOVE && t->on.base.admit && !t->on.base.admit(t->on.base.owner, frame->size))
         return PL_TRANSPORT_EMPTY;
     t->body = malloc(frame->size); /* untouched pages cost nothing: it grows with bytes that came */
     if (t->body == NULL) return pl_error(-ENOMEM, "no memory for a message of %u bytes", frame->size);
     t->frame = *frame;
     t->filled = 0;
-    pl_stream_consume(&t->stream, PL_FRAME_HEAD);
+    pl_stream_consume(&t->on.stream, PL_FRAME_HEAD);
     return continue_body(t, ret_message);
 }
 
@@ -93,10 +68,10 @@ static int skip_payload(struct stream_transport *t)
     while (t->skip > 0) {
         const uint8_t *data;
         size_t size;
-        int r = pl_stream_peek(&t->stream, 1, &data, &size);
+        int r = pl_stream_peek(&t->on.stream, 1, &data, &size);
         if (r != PL_STREAM_OK) return r;
         size_t n = size < t->skip ? size : (size_t)t->skip;
-        pl_stream_consume(&t->stream, n);
+        pl_stream_consume(&t->on.stream, n);
         t->skip -= n;
     }
     return PL_STREAM_OK;
@@ -112,67 +87,29 @@ static int stream_receive(struct pl_transport *transport, struct pl_message *ret
         size_t size = 0;
         struct pl_frame frame;
         int r = skip_payload(t);
-        if (r == PL_STREAM_OK) r = pl_stream_peek(&t->stream, PL_FRAME_HEAD, &data, &size);
+        if (r == PL_STREAM_OK) r = pl_stream_peek(&t->on.stream, PL_FRAME_HEAD, &data, &size);
         if (r != PL_STREAM_OK) {
             transport->partial = r == PL_STREAM_EMPTY && (size > 0 || t->skip > 0);
-            return outcome(r);
+            return pl_socket_outcome(r);
         }
         r = pl_frame_decode(&frame, data, transport->max_message);
         if (r < 0) return r;
         if (r == PL_FRAME_SKIP) {
-            pl_stream_consume(&t->stream, PL_FRAME_HEAD);
+            pl_stream_consume(&t->on.stream, PL_FRAME_HEAD);
             t->skip = frame.size;
             continue;
         }
         if (frame.kind == PL_FRAME_PAD || frame.flags & (PL_FRAME_IN_SEGMENT | PL_FRAME_ON_SOCKET))
             return pl_error(-EPROTO, "the peer sent a frame on a socket that belongs into shared memory");
         if (frame.size > PL_INLINE_MAX) return begin_body(t, &frame, ret_message);
-        r = pl_stream_peek(&t->stream, PL_FRAME_HEAD + frame.size, &data, &size);
+        r = pl_stream_peek(&t->on.stream, PL_FRAME_HEAD + frame.size, &data, &size);
         if (r != PL_STREAM_OK) {
             transport->partial = true;
-            return outcome(r);
+            return pl_socket_outcome(r);
         }
-        ret_message->frame = frame;
-        ret_message->body = data + PL_FRAME_HEAD;
-        ret_message->size = frame.size;
-        ret_message->lent = PL_FRAME_HEAD + frame.size;
-        ret_message->owned = NULL;
-        ret_message->admitted = 0;
-        ret_message->view.map = NULL;
+        pl_message_lend(ret_message, &frame, data);
         return PL_TRANSPORT_OK;
     }
-}
-
-static void stream_release(struct pl_transport *transport, size_t lent)
-{
-    pl_stream_consume(&of(transport)->stream, lent);
-}
-
-static bool stream_ready(struct pl_transport *transport)
-{
-    return pl_stream_look(&of(transport)->stream);
-}
-
-static bool stream_sleep(struct pl_transport *transport)
-{
-    pl_stream_trim(&of(transport)->stream);
-    return true;
-}
-
-static void stream_awake(struct pl_transport *transport)
-{
-    (void)transport; /* level-triggered epoll rings for a socket; nothing was announced */
-}
-
-static void stream_readable(struct pl_transport *transport)
-{
-    of(transport)->stream.readable = true;
-}
-
-static enum pl_spinning stream_spinning(struct pl_transport *transport)
-{
-    (void)transport; /* where the peer runs is not known: it must be able to get this CPU */
-    return PL_SPINNING_YIELD;
 }
 
 bool pl_transport_find_cancel(const uint8_t *bytes, size_t size, size_t align, uint64_t call)
@@ -193,7 +130,7 @@ bool pl_transport_find_cancel(const uint8_t *bytes, size_t size, size_t align, u
 
 static bool stream_cancelled(struct pl_transport *transport, size_t lent, uint64_t call)
 {
-    struct pl_stream *stream = &of(transport)->stream;
+    struct pl_stream *stream = &of(transport)->on.stream;
     const uint8_t *data;
     size_t size = 0;
     /* The message at hand lies in this buffer: only what fits behind it may be read. */
@@ -205,54 +142,32 @@ static bool stream_cancelled(struct pl_transport *transport, size_t lent, uint64
     return pl_transport_find_cancel(data + lent, size - lent, 1, call);
 }
 
-static void stream_forget(struct pl_transport *transport)
-{
-    pl_close(&of(transport)->stream.fd);
-}
-
 static void stream_close(struct pl_transport *transport)
 {
     struct stream_transport *t = of(transport);
-    pl_stream_deinit(&t->stream);
+    pl_stream_deinit(&t->on.stream);
     free(t->body);
     free(t);
 }
 
 static int stream_greet(struct pl_transport *transport, const void *data, size_t size, const int *fds, size_t count)
 {
-    return pl_stream_write_fds(&of(transport)->stream, data, size, fds, count);
+    return pl_stream_write_fds(&of(transport)->on.stream, data, size, fds, count);
 }
+
+static const struct pl_transport_ops stream_ops = {
+    .greet = stream_greet,
+    .send = stream_send,
+    .receive = stream_receive,
+    .cancelled = stream_cancelled,
+    .close = stream_close,
+};
 
 int pl_transport_stream_new(struct pl_transport **ret_transport, int socket, const char *name)
 {
-    struct stream_transport *t = calloc(1, sizeof(*t));
-    if (t == NULL) {
-        pl_close(&socket);
-        return pl_error(-ENOMEM, "no memory for a connection");
-    }
-    t->ops = (struct pl_transport_ops){
-        .name = name,
-        .greet = stream_greet,
-        .send = stream_send,
-        .flush = stream_flush,
-        .pending = stream_pending,
-        .own = stream_own,
-        .receive = stream_receive,
-        .release = stream_release,
-        .ready = stream_ready,
-        .sleep = stream_sleep,
-        .awake = stream_awake,
-        .spinning = stream_spinning,
-        .readable = stream_readable,
-        .cancelled = stream_cancelled,
-        .close = stream_close,
-        .forget = stream_forget,
-    };
-    t->base.ops = &t->ops;
-    t->base.socket = socket;
-    t->base.bell = -1;
-    t->base.moved = &t->stream.moved;
-    pl_stream_init(&t->stream, socket);
-    *ret_transport = &t->base;
+    void *t;
+    int r = pl_socket_transport_new(&t, sizeof(struct stream_transport), socket, name, &stream_ops);
+    if (r < 0) return r;
+    *ret_transport = t;
     return 0;
 }
