@@ -121,6 +121,20 @@ class Serve(Case):
         self.check_error(self.plait("serve", "x", "--", "/nowhere/cmd"), FAILED, "/nowhere/cmd")
 
 
+class Bench(Case):
+    def test_its_lines_are_as_the_schema_says(self):
+        for arguments in (["--size", "64"], ["--only", "spinning"]):
+            result = self.plait("bench", "--json", "--rounds", "1", *arguments)
+            self.assertIn(result.status, (OK, FAILED), result.err)  # a goal may be missed here
+            self.assertEqual([line["kind"] for line in result.objects], ["bench"])
+            schema.check(result.objects[0])
+
+    def test_wrong_use_is_told(self):
+        self.check_error(self.plait("bench", "--only", "nothing"), USAGE, "nothing")
+        self.check_error(self.plait("bench", "--transport", "pigeon"), USAGE, "shm, unix, tcp")
+        self.check_error(self.plait("bench", "now"), USAGE, "now")
+
+
 class StandardOutput(Case):
     def test_a_full_disk_is_an_error(self):
         with open("/dev/full", "wb") as full:
