@@ -121,6 +121,7 @@ struct plait_client {
 
     bool connecting;
     _Atomic uint32_t connects; /* counts ends of connecting: a futex */
+    uint64_t peeked;           /* ticks at the last look at epoll between two busy rounds */
     uint64_t looked;           /* ticks at the last look for more instances */
     uint64_t stamp;
 

@@ -147,13 +147,22 @@ static bool pump_link(struct pl_link *link)
             moved = true;
         }
     }
+    bool looked = false;
+    uint64_t arrived = 0;
     for (int i = 0; i < PUMP_FRAMES && r >= 0; i++) {
         struct pl_message message;
         r = transport->ops->receive(transport, &message);
-        if (r == PL_TRANSPORT_EMPTY) {
-            if (transport->hung_up) r = PL_TRANSPORT_END;
-            break;
+        if (r == PL_TRANSPORT_EMPTY && transport->hung_up) {
+            /* A stream takes a short read for the last one, and more, or its end, may lie behind it. */
+            if (looked && *transport->moved == arrived) r = PL_TRANSPORT_END;
+            looked = true;
+            arrived = *transport->moved;
+            if (r == PL_TRANSPORT_EMPTY) {
+                transport->ops->readable(transport);
+                continue;
+            }
         }
+        if (r == PL_TRANSPORT_EMPTY) break;
         if (r == PL_TRANSPORT_END) break;
         if (r < 0) break;
         moved = true;
@@ -254,8 +263,8 @@ void pl_client_expire(struct plait_client *client)
             continue;
         }
         struct pl_link *link = call->on;
+        end_async(client, call, -ETIMEDOUT, NULL, "no reply in time");
         if (link && link->idless) pl_link_down(link, -ETIMEDOUT); /* a late reply must never answer the next call */
-        else end_async(client, call, -ETIMEDOUT, NULL, "no reply in time");
     }
     client->next_deadline = next;
 }

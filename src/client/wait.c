@@ -121,13 +121,29 @@ void pl_client_rest(struct plait_client *client)
     if (!rest_links(client)) pl_client_ring_ready(client);
 }
 
+/* While one link keeps the leader busy, the others' sockets want to be heard, too. */
+static void look_now_and_then(struct plait_client *client)
+{
+    uint64_t now = pl_ticks();
+    if (client->link_count < 2 || now - client->peeked < pl_ticks_of_ns(LOOK_NS)) return;
+    client->peeked = now;
+    if (pl_loop_wait(&client->loop, 0) > 0) pl_loop_run_ready(&client->loop);
+}
+
 /* One round as the leader, lock held on entry and return: receives; if nothing came, waits for something. */
 static int lead_round(struct plait_client *client, struct pl_deadline *deadline)
 {
     struct looker looker;
     pl_client_reap(client);
-    if (pl_client_pump(client)) return 0;
+    if (pl_client_pump(client)) {
+        look_now_and_then(client);
+        return 0;
+    }
     uint64_t start = pl_ticks(), budget = pl_spin_begin(&client->spin, start);
+    if (deadline->timeout_ms < 0 && budget > 0) {
+        budget = 0; /* PLAIT_NOW doesn't wait in any way */
+        pl_spin_decline(&client->spin);
+    }
     snapshot(client, &looker);
     client->loop.ready_count = client->loop.ready_next = 0;
     enum pl_spinning how = budget > 0 ? spinning(&looker) : PL_SPINNING_NEVER;

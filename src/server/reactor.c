@@ -172,6 +172,10 @@ static bool spin(struct pl_reactor *reactor, uint64_t start, uint64_t budget, en
 static int wait_for_work(struct pl_reactor *reactor, uint64_t deadline_ns)
 {
     uint64_t start = pl_ticks(), budget = pl_spin_begin(&reactor->spin, start);
+    if (deadline_ns == 0 && budget > 0) {
+        budget = 0; /* a foreign loop waits by itself */
+        pl_spin_decline(&reactor->spin);
+    }
     enum pl_spinning how = budget > 0 ? spinning(reactor) : PL_SPINNING_NEVER;
     bool found = false;
     if (how != PL_SPINNING_NEVER) found = spin(reactor, start, budget, how);

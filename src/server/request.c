@@ -37,7 +37,8 @@ static int park(struct pl_session *session, const struct pl_frame *frame, const 
 {
     struct parked *parked = malloc(sizeof(*parked) + frame->size);
     if (parked == NULL) {
-        session->connection.transport->hung_up = true; /* a lost answer must not go unnoticed */
+        /* Relaxed: the knock orders it. */
+        atomic_store_explicit(&session->lost_answer, true, memory_order_relaxed);
         pl_reactor_knock(session->reactor, session);
         return pl_error(-ENOMEM, "no memory to keep an answer of %u bytes", frame->size);
     }
@@ -57,7 +58,8 @@ int pl_session_send(struct pl_session *session, const struct pl_frame *frame, co
     if (r == PL_TRANSPORT_FULL) return park(session, frame, body);
     if (r == PL_TRANSPORT_OK) r = transport->ops->flush(transport);
     if (__builtin_expect(r == PL_TRANSPORT_OK, 1)) return 0;
-    if (r < 0) transport->hung_up = true;
+    if (r < 0 && r != -EINVAL) /* that one's sender has something else to say; relaxed: the knock orders it */
+        atomic_store_explicit(&session->lost_answer, true, memory_order_relaxed);
     pl_reactor_knock(session->reactor, session); /* to watch for room, or to end it */
     return r < 0 ? r : 0;
 }
@@ -119,7 +121,6 @@ static int send_answer(struct plait_request *request, uint32_t status, plait_enc
         const char *why = pl_error_text();
         frame.method = PL_STATUS_NO_REPLY;
         frame.size = (uint32_t)strlen(why);
-        session->connection.transport->hung_up = false;
         (void)pl_session_send(session, &frame, why);
     }
     pl_count(&session->counters->replies, 1);

@@ -340,10 +340,14 @@ int plait_server_dispatch(plait_server *server, int64_t timeout)
     if (!server->foreign_loop) return pl_error(-EBUSY, "%s runs its own loop", server->name);
     if (reactor->over) return pl_error(-ESHUTDOWN, "%s has stopped", server->name);
     uint64_t deadline = timeout <= 0 ? 0 : pl_clock_deadline(timeout, 0), before = reactor->handled;
+    bool again;
     do {
         r = pl_reactor_round(reactor, deadline);
         if (r < 0) return r;
-    } while (!reactor->over && ((reactor->handled == before && pl_clock_ns() < deadline) || reactor->awake_count > 0));
+        /* With its last session gone a stopping server has one more round, which nothing would announce. */
+        bool last = reactor->draining && pl_list_empty(&reactor->sessions);
+        again = (reactor->handled == before && pl_clock_ns() < deadline) || reactor->awake_count > 0 || last;
+    } while (!reactor->over && again);
     return reactor->over ? pl_error(-ESHUTDOWN, "%s has stopped", server->name) : (int)(reactor->handled - before);
 }
 

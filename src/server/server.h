@@ -151,6 +151,7 @@ struct pl_session {
     struct pl_list deferred; /* requests */
     struct pl_list parked;   /* replies */
     bool dead;               /* the transport is gone */
+    _Atomic bool lost_answer; /* it must end, for its client would take the next answer for this one */
     bool knocking;           /* in the inbox; under inbox_lock */
     _Atomic bool waits;      /* the reactor wants to hear of the next answer */
     _Atomic uint32_t references;

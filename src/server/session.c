@@ -199,6 +199,20 @@ static bool finished(struct pl_session *session)
     return atomic_load(&session->deferred_count) == 0; /* F_DEF2: as above */
 }
 
+static bool lost_answer(const struct pl_session *session)
+{
+    return atomic_load_explicit(&session->lost_answer, memory_order_relaxed); /* relaxed: the knock orders it */
+}
+
+/* An answer couldn't be sent: nothing more is taken, and when the earlier ones are out, that is the end. */
+static bool ends_for_lost_answer(struct pl_session *session)
+{
+    if (!lost_answer(session)) return false;
+    pl_session_set_pause(session, PL_PAUSE_ORDER, true);
+    if (!session->connection.transport->ops->pending(session->connection.transport)) pl_session_end(session);
+    return true;
+}
+
 void pl_session_adopt(struct pl_session *session)
 {
     struct pl_reactor *reactor = session->reactor;
@@ -226,6 +240,7 @@ void pl_session_adopt(struct pl_session *session)
         fail(session, r);
         return;
     }
+    if (ends_for_lost_answer(session)) return;
     check_deferred(session);
     if (finished(session) && session->input_over) pl_session_end(session);
     else if (!session->paused) join_awake(session);
@@ -242,6 +257,7 @@ static void on_event(struct pl_connection *connection)
             return;
         }
     }
+    if (ends_for_lost_answer(session)) return;
     if ((session->input_over && finished(session)) || (transport->hung_up && session->paused & PL_PAUSE_PARKED)) {
         pl_session_end(session);
         return;
@@ -343,6 +359,7 @@ bool pl_session_serve(struct pl_session *session)
     bool received = false;
     session->batch_ticks = session->reactor->now;
     for (int i = 0; i < PL_BATCH && !session->paused; i++) {
+        if (__builtin_expect(lost_answer(session), 0)) break; /* its knock ends it */
         struct pl_message message;
         int r = transport->ops->receive(transport, &message);
         if (r == PL_TRANSPORT_EMPTY) {
