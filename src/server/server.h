@@ -76,6 +76,7 @@ struct pl_reactor {
     uint64_t now;     /* ticks at the start of this round's work */
     uint64_t handled; /* requests */
     bool draining, over;
+    bool told;        /* epoll told something since this wait began */
     pthread_mutex_t inbox_lock;
     struct pl_list inbox;  /* sessions: new ones, and those that may go on */
     _Atomic unsigned load; /* sessions, those in the inbox included */
