@@ -218,6 +218,8 @@ static int resolve_methods(struct plait_server *server)
 static int write_table(struct plait_server *server)
 {
     struct pl_buffer names = PL_BUFFER_INIT, urls = PL_BUFFER_INIT;
+    free(server->table); /* of a start that failed */
+    server->table_size = 0;
     server->table = malloc((size_t)server->method_count * (PLAIT_NAME_MAX + 1));
     if (server->table == NULL) return pl_error(-ENOMEM, "no memory for the method table");
     int r = 0;
