@@ -688,6 +688,82 @@ TEST(two_processes_lose_neither_records_nor_wake_ups)
     pair_close(&pair);
 }
 
+/* The two races that the fences decide, each run many times with both sides at the same point. */
+
+struct litmus {
+    struct rig rig;
+    _Atomic uint32_t round, arrived;
+    uint32_t rounds;
+    bool starving, rung, slept;
+    uint32_t lost;
+};
+
+static void meet(struct litmus *litmus, uint32_t round)
+{
+    if (atomic_fetch_add(&litmus->arrived, 1) % 2 == 1) atomic_store(&litmus->round, round + 1);
+    for (int spins = 0; atomic_load(&litmus->round) <= round; spins++)
+        if (spins > 1000) sched_yield(); /* the other may need this CPU */
+}
+
+/* One side announces and looks again... */
+static void *announce(void *context)
+{
+    struct litmus *litmus = context;
+    for (uint32_t i = 0; i < litmus->rounds; i++) {
+        meet(litmus, 2 * i);
+        litmus->slept =
+            litmus->starving ? pl_ring_starve(&litmus->rig.producer, 1024) : pl_ring_sleep(&litmus->rig.consumer);
+        meet(litmus, 2 * i + 1);
+    }
+    return NULL;
+}
+
+/* ... the other publishes and looks for an announcement; then it brings the ring back to where it was. */
+static void publish_against_it(struct litmus *litmus)
+{
+    size_t size;
+    for (uint32_t i = 0; i < litmus->rounds; i++) {
+        if (litmus->starving) CHECK_INT(take(&litmus->rig.consumer, i, &size), 0);
+        else CHECK_INT(put(&litmus->rig.producer, i, 64), 0);
+        meet(litmus, 2 * i);
+        litmus->rung =
+            litmus->starving ? pl_ring_give_back(&litmus->rig.consumer) : pl_ring_publish(&litmus->rig.producer);
+        meet(litmus, 2 * i + 1);
+        if (litmus->slept && !litmus->rung) litmus->lost++;
+        litmus->rig.shared->sleeping = litmus->rig.shared->starved = 0;
+        if (litmus->starving) {
+            CHECK_INT(put(&litmus->rig.producer, i + N / 1024, 1024), 0);
+            pl_ring_publish(&litmus->rig.producer);
+        } else {
+            CHECK_INT(take(&litmus->rig.consumer, i, &size), 0);
+        }
+    }
+}
+
+static void run_litmus(bool starving)
+{
+    struct litmus litmus = { .rounds = test_sanitized() ? 20000 : 200000, .starving = starving };
+    rig_open_plain(&litmus.rig);
+    for (uint64_t i = 0; starving && i < N / 1024; i++) CHECK_INT(put(&litmus.rig.producer, i, 1024), 0);
+    pl_ring_publish(&litmus.rig.producer);
+    pthread_t thread;
+    CHECK_INT(pthread_create(&thread, NULL, announce, &litmus), 0);
+    publish_against_it(&litmus);
+    pthread_join(thread, NULL);
+    CHECK_INT(litmus.lost, 0);
+    rig_close(&litmus.rig);
+}
+
+TEST(a_record_and_an_announced_sleep_never_miss_each_other)
+{
+    run_litmus(false);
+}
+
+TEST(room_and_an_announced_hunger_never_miss_each_other)
+{
+    run_litmus(true);
+}
+
 /* Death: whatever the peer was doing, what it left is valid, and nothing is lost that it had published. */
 
 static void pause_us(unsigned us)
