@@ -250,11 +250,17 @@ static int run_callbacks(struct plait_client *client)
     return count;
 }
 
-static void clear_outer(struct plait_client *client)
+static void unring_ready(struct plait_client *client)
 {
     uint64_t count;
     if (client->ready_rung) (void)!read(client->ready_fd, &count, sizeof(count));
     client->ready_rung = false;
+}
+
+static void clear_outer(struct plait_client *client)
+{
+    uint64_t count;
+    unring_ready(client);
     if (client->timer_fd >= 0 && client->timer_set != PL_NEVER && pl_clock_ns() >= client->timer_set) {
         (void)!read(client->timer_fd, &count, sizeof(count));
         client->timer_set = 0;
@@ -279,6 +285,7 @@ int plait_client_dispatch(plait_client *client, int64_t timeout)
         if (timeout <= 0 && pl_list_empty(&client->completed)) break;
     }
     if (client->outer_fd >= 0) {
+        unring_ready(client); /* for callbacks that have run meanwhile */
         if (!client->leading) pl_client_rest(client);
         if (!pl_list_empty(&client->completed)) pl_client_ring_ready(client);
         set_timer(client);
