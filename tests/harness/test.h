@@ -59,6 +59,9 @@ void test_settle(void);
 size_t test_count_fds(void);
 size_t test_count_mappings(void);
 
+/* The test that runs: for tests that are made from a table. */
+const struct test_case *test_current(void);
+
 /* 1 under a sanitizer, where time and memory mean little. */
 int test_sanitized(void);
 
