@@ -109,8 +109,7 @@ void test_check_contains(const char *file, int line, const char *what, const cha
         test_fail(file, line, "%s is \"%s\", expected to contain \"%s\"", what, text ? text : "(null)", part);
 }
 
-void test_check_mem(const char *file, int line, const char *what, const void *actual, const void *expected,
-                    size_t size)
+void test_check_mem(const char *file, int line, const char *what, const void *actual, const void *expected, size_t size)
 {
     const unsigned char *a = actual, *b = expected;
     for (size_t i = 0; i < size; i++)
@@ -224,8 +223,7 @@ static void check_leaks(void)
     char last[600] = "";
     size_t mappings = count_mappings(last, sizeof(last));
     if (mappings > mappings_before)
-        test_fail("", 0, "%zu shared mappings were left, the last is %s", mappings - mappings_before,
-                  last);
+        test_fail("", 0, "%zu shared mappings were left, the last is %s", mappings - mappings_before, last);
 }
 
 /* ---- the runner --------------------------------------------------------------------- */
