@@ -154,9 +154,9 @@ static bool pump_link(struct pl_link *link)
         r = transport->ops->receive(transport, &message);
         if (r == PL_TRANSPORT_EMPTY && transport->hung_up) {
             /* A stream takes a short read for the last one, and more, or its end, may lie behind it. */
-            if (looked && *transport->moved == arrived) r = PL_TRANSPORT_END;
+            if (looked && pl_transport_moved(transport) == arrived) r = PL_TRANSPORT_END;
             looked = true;
-            arrived = *transport->moved;
+            arrived = pl_transport_moved(transport);
             if (r == PL_TRANSPORT_EMPTY) {
                 transport->ops->readable(transport);
                 continue;

@@ -36,7 +36,7 @@ static void on_wake(struct pl_wake *wake)
     if (atomic_load_explicit(&server->throttled, memory_order_relaxed)) /* relaxed: a wake-up follows each release */
         pl_list_each(other, &reactor->sessions)
             pl_session_set_pause(pl_container_of(other, struct pl_session, link), PL_PAUSE_INBOUND, false);
-    if (server->accept_paused && reactor->index == 0) pl_listener_free_descriptor(server);
+    if (reactor->index == 0 && server->accept_paused) pl_listener_free_descriptor(server);
 }
 
 void pl_reactor_knock(struct pl_reactor *reactor, struct pl_session *session)
