@@ -35,6 +35,14 @@ static const char *call_text(const struct cell *cell, plait_client *client, cons
     return text;
 }
 
+/* Or the server would wait for what it holds, when it stops. */
+static void answer_held(const struct cell *cell, const struct service *service, const char *method)
+{
+    plait_client *client = open_client(cell, service, method);
+    check_call(cell, client, method, "go on");
+    plait_client_close(client);
+}
+
 /* ---- asynchronous ---- */
 
 struct pending {
@@ -184,13 +192,14 @@ BEHAVIOUR(closing_a_client_ends_its_calls, ALL, API | OWN_SERVICE)
     struct pending pending[2];
     struct service service;
     int order = 0;
-    service_start(&service, cell, "hold", NULL);
+    service_start(&service, cell, "hold release", NULL);
     plait_client *client = open_client(cell, &service, "hold");
     for (int i = 0; i < (cell->framing == FRAMING_RAW ? 1 : 2); i++) start(client, &pending[i], cell, "hold", 5, 0, &order, NULL, NULL);
     plait_client_close(client);
     CHECK_INT(order, cell->framing == FRAMING_RAW ? 1 : 2);
     for (int i = 0; i < order; i++) CHECK_INT(pending[i].result, -ECANCELED);
     free_all(pending, order);
+    answer_held(cell, &service, "release");
     service_stop(&service);
 }
 
@@ -425,6 +434,7 @@ BEHAVIOUR(a_deadline_makes_a_foreign_loop_readable, ALL, API)
     CHECK_INT(pending.result, -ETIMEDOUT);
     free(pending.data);
     plait_client_close(client);
+    answer_held(cell, &service, "late");
     service_stop(&service);
 }
 
