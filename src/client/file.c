@@ -17,6 +17,11 @@ void pl_call_end(struct pl_call *call, int result, plait_reply *reply, const cha
     pl_list_remove(&call->link);
     if (link != NULL) {
         link->outstanding--;
+        if (__builtin_expect(link->borrower == call, 0)) {
+            /* Answered before it was all read: its caller takes the memory away. */
+            if (!link->down) (void)link->connection.transport->ops->own(link->connection.transport);
+            link->borrower = NULL;
+        }
         call->on = NULL;
     }
     call->done = true;
@@ -139,9 +144,21 @@ static bool pump_link(struct pl_link *link)
     struct pl_transport *transport = link->connection.transport;
     bool moved = false;
     int r = 0;
-    if (transport->ops->pending(transport)) {
+    if (link->refused) {
+        transport->hung_up = true;
+        transport->ops->readable(transport);
+    }
+    if (transport->ops->pending(transport) || link->connection.socket.events & EPOLLOUT) {
         r = transport->ops->flush(transport);
-        if (r == PL_TRANSPORT_OK) {
+        if (r < 0) {
+            /* What the peer still said comes first. */
+            pl_link_refused(link);
+            transport->hung_up = true;
+            transport->ops->readable(transport);
+            r = 0;
+        }
+        else if (r == PL_TRANSPORT_OK) {
+            link->borrower = NULL;
             (void)pl_connection_want_write(&link->connection, &link->client->loop, false);
             pl_client_wake_waiters(link->client);
             moved = true;
@@ -192,7 +209,10 @@ bool pl_client_pump(struct plait_client *client)
 static const char *who_died(const struct pl_link *link, char *text, size_t size, int error)
 {
     const struct plait_client *client = link->client;
-    if (error != -ECONNRESET) {
+    if (error == -ETIMEDOUT || error == -ECANCELED) {
+        snprintf(text, size, "%s: the connection was given up with a call that %s", client->target_text,
+                 error == -ETIMEDOUT ? "was not answered in time" : "was cancelled");
+    } else if (error != -ECONNRESET) {
         snprintf(text, size, "%s: the connection ended: %s", client->target_text, pl_error_text());
     } else if (link->peer.pid > 0 && link->connection.transport->bell >= 0) {
         snprintf(text, size, "%s: its instance (pid %u) died or closed the connection", client->target_text,
@@ -205,9 +225,7 @@ static const char *who_died(const struct pl_link *link, char *text, size_t size,
 
 void pl_link_refused(struct pl_link *link)
 {
-    struct pl_transport *transport = link->connection.transport;
-    link->refused = transport->hung_up = true;
-    transport->ops->readable(transport);
+    link->refused = true; /* who receives does the rest: its half of the transport is not ours */
     pl_client_kick(link->client);
 }
 
@@ -234,6 +252,7 @@ void pl_link_down(struct pl_link *link, int error)
         }
     }
     pl_client_wake_waiters(client);
+    pl_client_kick(client); /* the leader's own call may be among them */
 }
 
 void pl_client_reap(struct plait_client *client)
