@@ -21,7 +21,7 @@ enum { HELD_MAX = 256 };
 static plait_request *held[HELD_MAX];
 static size_t held_count;
 static unsigned notes, disorder; /* one-way messages: how many came, how many not in their turn */
-static plait_client *to_self;
+static _Atomic(plait_client *) to_self; /* set by a thread, read by the reactor and at the end: seq_cst will do */
 static char self_target[SERVICE_TEXT];
 
 static void echo(plait_request *request, void *context)
@@ -188,7 +188,10 @@ static void relay(plait_request *request, void *context)
 static void *open_self(void *argument)
 {
     plait_request *request = argument;
-    if (plait_client_open(&to_self, self_target, NULL) < 0) plait_request_fail(request, 1, "%s", plait_error_text());
+    plait_client *client = NULL;
+    int r = plait_client_open(&client, self_target, NULL);
+    to_self = client;
+    if (r < 0) plait_request_fail(request, 1, "%s", plait_error_text());
     else plait_request_reply(request, "", 0);
     return NULL;
 }
