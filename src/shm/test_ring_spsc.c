@@ -351,6 +351,71 @@ TEST(a_starving_producer_is_rung_once_when_room_is_given_back)
     rig_close(&rig);
 }
 
+TEST(hunger_shows_before_anything_is_given_back)
+{
+    struct rig rig;
+    rig_open(&rig);
+    uint64_t sent = 0;
+    size_t size;
+    while (put(&rig.producer, sent, 1024) == 0) sent++;
+    pl_ring_publish(&rig.producer);
+    CHECK_INT(pl_ring_hungry(&rig.consumer), false);
+    CHECK_INT(pl_ring_starve(&rig.producer, 1024), true);
+    CHECK_INT(take(&rig.consumer, 0, &size), 0);
+    CHECK_INT(pl_ring_hungry(&rig.consumer), true);
+    CHECK_INT(pl_ring_give_back(&rig.consumer), true);
+    CHECK_INT(pl_ring_hungry(&rig.consumer), false);
+    rig_close(&rig);
+}
+
+TEST(a_look_ahead_sees_what_comes_behind_a_record)
+{
+    struct rig rig;
+    rig_open(&rig);
+    const uint8_t *data = NULL;
+    size_t size = 0;
+    CHECK_INT(pl_ring_ahead(&rig.consumer, 0, &data, &size), false);
+    for (uint64_t i = 0; i < 41; i++) put_and_take(&rig, i, 96); /* one more fits the page */
+    CHECK_INT(put(&rig.producer, 41, 96), 0);
+    pl_ring_publish(&rig.producer);
+    CHECK_INT(pl_ring_peek(&rig.consumer, &data, &size), 0);
+    CHECK_INT(pl_ring_ahead(&rig.consumer, 96, &data, &size), false);
+    CHECK_INT(pl_ring_ahead(&rig.consumer, 0, &data, &size), true);
+    check_record(data, size, 41);
+    CHECK_INT(put(&rig.producer, 42, 96), 0); /* not empty: no skip */
+    pl_ring_publish(&rig.producer);
+    CHECK_INT(pl_ring_ahead(&rig.consumer, 96, &data, &size), true);
+    CHECK_INT(size, 96);
+    check_record(data, size, 42);
+    for (uint64_t i = 41; i < 43; i++) CHECK_INT(take(&rig.consumer, i, &size), 0);
+    rig_close(&rig);
+}
+
+TEST(a_look_ahead_follows_a_skip_and_believes_no_lie)
+{
+    struct rig rig;
+    rig_open(&rig);
+    const uint8_t *data = NULL, *before = NULL;
+    size_t size = 0;
+    uint64_t i = 0;
+    for (; i < 42; i++) put_and_take(&rig, i, 96);
+    CHECK_INT(put(&rig.producer, i, 96), 0);
+    CHECK_INT(rig.producer.tail, N + 96);
+    pl_ring_publish(&rig.producer);
+    CHECK_INT(pl_ring_ahead(&rig.consumer, 0, &data, &size), true);
+    CHECK(data == rig.channel.ring[0]);
+    check_record(data, size, i);
+    uint64_t head = rig.consumer.head;
+    uint64_t lies[] = { head - 32, head, head + 1, head + 32, N, N - 32, head + N + 32, UINT64_MAX, 0 };
+    for (size_t k = 0; k < sizeof(lies) / sizeof(lies[0]); k++) {
+        rig.shared->tail = lies[k];
+        CHECK_INT(pl_ring_ahead(&rig.consumer, 0, &before, &size), false);
+    }
+    CHECK(before == NULL);
+    CHECK_INT(pl_ring_ahead(&rig.consumer, SIZE_MAX, &before, &size), false);
+    rig_close(&rig);
+}
+
 TEST(a_head_that_consume_published_still_feeds_the_starving)
 {
     struct rig rig;
