@@ -237,6 +237,7 @@ static void run_server(struct board *board, const struct serve *what, int out)
         struct rlimit limit = { (rlim_t)what->fd_limit, (rlim_t)what->fd_limit };
         CHECK_INT(setrlimit(RLIMIT_NOFILE, &limit), 0);
     }
+    if (what->storm) what->storm();
     told.result = open_server(board, what, &server);
     if (told.result < 0) snprintf(told.error, sizeof(told.error), "%s", plait_error_text());
     for (size_t i = 0; told.result == 0 && i < 6 && what->listen[i]; i++)
