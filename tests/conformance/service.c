@@ -140,6 +140,12 @@ static void bytes(plait_request *request, void *context)
     free(data);
 }
 
+static void two_lines(plait_request *request, void *context)
+{
+    (void)context;
+    plait_request_reply(request, "two\nlines", 9);
+}
+
 static void note(plait_request *request, void *context)
 {
     unsigned number = 0;
@@ -221,7 +227,7 @@ static const struct method {
     { "echo", echo },   { "fail", fail },         { "mute", mute },   { "sometimes", sometimes }, { "hold", hold }, { "later", later },
     { "late", late },   { "release", release },   { "bytes", bytes }, { "note", note }, { "noted", noted },
     { "info", info },   { "relay", relay },       { "open_self", open_self_elsewhere }, { "call_self", call_self },
-    { "cancelled", cancelled },
+    { "two_lines", two_lines }, { "cancelled", cancelled },
 };
 enum { METHODS = sizeof(methods) / sizeof(methods[0]) };
 
