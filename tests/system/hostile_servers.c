@@ -134,7 +134,7 @@ TEST(what_answers_and_is_no_plait_server_is_named)
     size_t refusal_size = server_hello(refusal, false, 0, "not you", 7);
     refusal[8] = EACCES;
     const struct lie lies[] = {
-        { "HTTP", "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n and so on, longer than a hello", 80, .text = "HTTP" },
+        { "HTTP", "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n and so on, longer than a hello", 78, .text = "HTTP" },
         { "a short HTTP answer", "HTTP/1.1 400 Bad Request\r\n\r\n", 28, .text = "HTTP" },
         { "a TLS alert", "\x15\x03\x03\x00\x02\x02\x32", 7, .text = "TLS" },
         { "SSH", "SSH-2.0-OpenSSH_9.2p1\r\n", 23, .text = "SSH" },
