@@ -13,7 +13,8 @@ static void check_echo(const struct cell *cell, const char *method, size_t size,
     struct answer answer;
     service_start(&service, cell, method, NULL);
     void *client = cell->column->open(cell, service_url(&service, method), &settings);
-    for (unsigned seed = 0; seed < (size > 100000 || until_eof ? 1 : 2); seed++) { /* the second meets what the first left */
+    for (unsigned seed = 0; seed < (size > 100000 || until_eof ? 1 : 2);
+         seed++) { /* the second meets what the first left */
         char *data = pattern(cell, size, seed);
         cell->column->call(client, method, data, size, 0, &answer);
         if (answer.result < 0) test_fail(__FILE__, __LINE__, "%s", answer.text);
@@ -28,20 +29,56 @@ static void check_echo(const struct cell *cell, const char *method, size_t size,
 
 /* ---- bodies: 8192 is what fits into a ring's record ---- */
 
-BEHAVIOUR(echoes_0_bytes, PLAIT | LINES | LENGTH, CALLS) { check_echo(cell, "echo", 0, false); }
-BEHAVIOUR(echoes_1_byte, ALL, CALLS) { check_echo(cell, "echo", 1, false); }
-BEHAVIOUR(echoes_every_byte_value, ALL, CALLS) { check_echo(cell, "echo", 256, false); }
-BEHAVIOUR(echoes_8192_bytes, ALL, CALLS) { check_echo(cell, "echo", 8192, false); }
-BEHAVIOUR(echoes_8193_bytes, ALL, CALLS) { check_echo(cell, "echo", 8193, false); }
-BEHAVIOUR(echoes_64_KiB, PLAIT | LINES | LENGTH, CALLS) { check_echo(cell, "echo", 64 << 10, false); }
-BEHAVIOUR(echoes_1_MiB, PLAIT | LINES | LENGTH, CALLS) { check_echo(cell, "echo", 1 << 20, false); }
-BEHAVIOUR(echoes_16_MiB, PLAIT | LINES | LENGTH, CALLS) { check_echo(cell, "echo", 16 << 20, false); }
+BEHAVIOUR(echoes_0_bytes, PLAIT | LINES | LENGTH, CALLS)
+{
+    check_echo(cell, "echo", 0, false);
+}
+BEHAVIOUR(echoes_1_byte, ALL, CALLS)
+{
+    check_echo(cell, "echo", 1, false);
+}
+BEHAVIOUR(echoes_every_byte_value, ALL, CALLS)
+{
+    check_echo(cell, "echo", 256, false);
+}
+BEHAVIOUR(echoes_8192_bytes, ALL, CALLS)
+{
+    check_echo(cell, "echo", 8192, false);
+}
+BEHAVIOUR(echoes_8193_bytes, ALL, CALLS)
+{
+    check_echo(cell, "echo", 8193, false);
+}
+BEHAVIOUR(echoes_64_KiB, PLAIT | LINES | LENGTH, CALLS)
+{
+    check_echo(cell, "echo", 64 << 10, false);
+}
+BEHAVIOUR(echoes_1_MiB, PLAIT | LINES | LENGTH, CALLS)
+{
+    check_echo(cell, "echo", 1 << 20, false);
+}
+BEHAVIOUR(echoes_16_MiB, PLAIT | LINES | LENGTH, CALLS)
+{
+    check_echo(cell, "echo", 16 << 20, false);
+}
 
 /* Raw has no ends but the stream's: a longer body is many requests, and their replies together are the body. */
-BEHAVIOUR(echoes_1_byte_until_eof, RAW, CALLS) { check_echo(cell, "echo", 1, true); }
-BEHAVIOUR(echoes_64_KiB_until_eof, RAW, CALLS) { check_echo(cell, "echo", 64 << 10, true); }
-BEHAVIOUR(echoes_1_MiB_until_eof, RAW, CALLS) { check_echo(cell, "echo", 1 << 20, true); }
-BEHAVIOUR(echoes_16_MiB_until_eof, RAW, CALLS) { check_echo(cell, "echo", 16 << 20, true); }
+BEHAVIOUR(echoes_1_byte_until_eof, RAW, CALLS)
+{
+    check_echo(cell, "echo", 1, true);
+}
+BEHAVIOUR(echoes_64_KiB_until_eof, RAW, CALLS)
+{
+    check_echo(cell, "echo", 64 << 10, true);
+}
+BEHAVIOUR(echoes_1_MiB_until_eof, RAW, CALLS)
+{
+    check_echo(cell, "echo", 1 << 20, true);
+}
+BEHAVIOUR(echoes_16_MiB_until_eof, RAW, CALLS)
+{
+    check_echo(cell, "echo", 16 << 20, true);
+}
 
 static void check_many(const struct cell *cell, bool until_eof, int count)
 {
@@ -62,14 +99,20 @@ static void check_many(const struct cell *cell, bool until_eof, int count)
     service_stop(&service);
 }
 
-BEHAVIOUR(many_calls_get_their_own_replies, ALL, CALLS) { check_many(cell, false, cell->column->patience); }
+BEHAVIOUR(many_calls_get_their_own_replies, ALL, CALLS)
+{
+    check_many(cell, false, cell->column->patience);
+}
 
 BEHAVIOUR(calls_until_eof_open_a_connection_each, RAW, CALLS | DEADLINES)
 {
     check_many(cell, true, cell->column->patience < 20 ? cell->column->patience : 20);
 }
 
-BEHAVIOUR(a_reply_in_pieces_is_put_together, LINES | LENGTH, CALLS | PLAIN_SERVER) { check_echo(cell, "pieces", 300, false); }
+BEHAVIOUR(a_reply_in_pieces_is_put_together, LINES | LENGTH, CALLS | PLAIN_SERVER)
+{
+    check_echo(cell, "pieces", 300, false);
+}
 
 /* ---- failures ---- */
 
