@@ -120,6 +120,11 @@ static void drop_body(uint8_t *body, size_t size)
     if (size > 65536) free(body);
 }
 
+void caller_forget(void)
+{
+    drop_body(make_body(0, 65537), 65537);
+}
+
 static struct asked note_run(struct board *board, plait_request *request)
 {
     struct asked asked = { 0, 0 };
@@ -413,7 +418,7 @@ pid_t caller_start(struct board *board, unsigned place, const char *target, bool
     plait_client_close(client);
     CHECK_INT(test_count_fds(), fds);
     CHECK_INT(test_count_mappings(), mappings);
-    drop_body(make_body(0, 65537), 65537);
+    caller_forget();
     leave(0);
 }
 

@@ -99,6 +99,9 @@ plait_client *open_client(const char *target, const plait_client_options *option
 /* One verified call with a body of SIZE bytes (at least 8): 0 or what it returned. FLAGS: PLAIT_CALL_. */
 int checked_call(struct board *board, plait_client *client, size_t size, uint32_t flags, int64_t timeout);
 
+/* Frees what the calling thread keeps between checked calls. */
+void caller_forget(void);
+
 /* A forked client with a place on the board: verified calls until the board says stop. Where servers get
  * killed, -ECONNRESET is all right for calls that aren't idempotent. */
 pid_t caller_start(struct board *board, unsigned place, const char *target, bool servers_die);
