@@ -44,6 +44,7 @@ struct board {
     _Atomic uint32_t answering; /* 1: a handler is giving a big answer */
     _Atomic uint32_t deferred;  /* requests taken away */
     _Atomic uint32_t answered;  /* of those */
+    _Atomic uint32_t strangers; /* 1: whoever writes random frames may call by any number, so that runs can't be counted */
     _Atomic int32_t answer_result;
     struct caller caller[CALLERS];
     _Atomic uint8_t ran[NUMBERS]; /* how often the handler of each number ran */
@@ -88,8 +89,9 @@ struct started {
 /* Forks a server with the methods check, hang, fetch, upload, defer; "" is check. It ends by SIGTERM, having
  * checked itself for leaks. */
 struct started serve(struct board *board, const struct serve *what);
-void end_server(const struct started *server); /* SIGTERM; it must end well */
-void kill_process(pid_t pid);                  /* SIGKILL, reaped */
+void await_running(const struct started *server); /* from then on SIGTERM stops it in good order */
+void end_server(const struct started *server);    /* SIGTERM; it must end well */
+void kill_process(pid_t pid);                     /* SIGKILL, reaped */
 
 /* ---- clients ---- */
 
