@@ -156,8 +156,7 @@ static bool pump_link(struct pl_link *link)
             transport->hung_up = true;
             transport->ops->readable(transport);
             r = 0;
-        }
-        else if (r == PL_TRANSPORT_OK) {
+        } else if (r == PL_TRANSPORT_OK) {
             link->borrower = NULL;
             (void)pl_connection_want_write(&link->connection, &link->client->loop, false);
             pl_client_wake_waiters(link->client);

@@ -243,7 +243,8 @@ TEST(callbacks_of_a_close_may_try_what_they_like)
     open_stage(&stage, "", true, echo_one, NULL);
     plait_client *client = open_client(&stage);
     told.close = client;
-    for (int i = 0; i < 3; i++) CHECK_INT(plait_client_call_async(client, "", "stuck", 5, NULL, close_and_call, &told, NULL), 0);
+    for (int i = 0; i < 3; i++)
+        CHECK_INT(plait_client_call_async(client, "", "stuck", 5, NULL, close_and_call, &told, NULL), 0);
     plait_client_close(client);
     CHECK_INT(told.count, 3);
     plait_client_close(NULL);
@@ -313,7 +314,9 @@ static void answer_with_status(struct stage *stage)
     accept_client(stage, &actor);
     for (size_t i = 0; i < sizeof(statuses) / sizeof(statuses[0]); i++) {
         struct pl_frame frame = hear_call(&actor);
-        say(&actor, (struct pl_frame){ .kind = PL_FRAME_REPLY, .call = frame.call, .method = statuses[i], .size = i % 2 ? 0 : 4 },
+        say(&actor,
+            (struct pl_frame){
+                .kind = PL_FRAME_REPLY, .call = frame.call, .method = statuses[i], .size = i % 2 ? 0 : 4 },
             i % 2 ? NULL : "why\n");
     }
     echo_until_the_end(&actor);
@@ -375,7 +378,8 @@ TEST(a_child_is_told_and_its_parent_goes_on)
     if (child == 0) {
         bool right = plait_client_call(client, "", "x", 1, NULL, NULL) == -ECHILD &&
                      plait_client_dispatch(client, 0) == -ECHILD && plait_client_fd(client) == -ECHILD;
-        right = right && plait_client_cancel(client, 1) == -ECHILD && strcmp(plait_client_transport(client), "none") == 0;
+        right =
+            right && plait_client_cancel(client, 1) == -ECHILD && strcmp(plait_client_transport(client), "none") == 0;
         plait_client_close(client);
         _exit(right ? 0 : 1);
     }

@@ -46,8 +46,8 @@ __attribute__((unused)) static void *stage_main(void *argument)
     return NULL;
 }
 
-__attribute__((unused)) static void open_stage(struct stage *stage, const char *options, bool shm, void (*play)(struct stage *stage),
-                                               void *context)
+__attribute__((unused)) static void open_stage(struct stage *stage, const char *options, bool shm,
+                                               void (*play)(struct stage *stage), void *context)
 {
     struct pl_url url;
     char text[1200];
@@ -84,12 +84,20 @@ __attribute__((unused)) static void accept_client(struct stage *stage, struct ac
     static const uint8_t table[] = { 4, 'e', 'c', 'h', 'o' };
     struct pl_greeting greeting = { .size = 0 };
     struct pl_hello_client hello;
-    struct pl_terms terms = { .instance = 4711, .max_message = PLAIT_MESSAGE_MAX, .outstanding = 1000, .concurrency = 1,
-                              .methods = table, .methods_size = sizeof(table), .method_count = 1, .load_fd = -1,
-                              .shm = stage->shm, .transport = "unix" };
+    struct pl_terms terms = { .instance = 4711,
+                              .max_message = PLAIT_MESSAGE_MAX,
+                              .outstanding = 1000,
+                              .concurrency = 1,
+                              .methods = table,
+                              .methods_size = sizeof(table),
+                              .method_count = 1,
+                              .load_fd = -1,
+                              .shm = stage->shm,
+                              .transport = "unix" };
     actor->socket = accept_socket(stage);
     int r;
-    while ((r = pl_greeting_read(&greeting, actor->socket, &hello)) == PL_HELLO_MORE) CHECK(wait_for(actor->socket, POLLIN));
+    while ((r = pl_greeting_read(&greeting, actor->socket, &hello)) == PL_HELLO_MORE)
+        CHECK(wait_for(actor->socket, POLLIN));
     CHECK_INT(r, 0);
     CHECK_INT(pl_handshake_accept(&actor->transport, actor->socket, &hello, &terms), 0);
 }
@@ -107,7 +115,8 @@ __attribute__((unused)) static bool hear(struct actor *actor, struct pl_message 
         int r = transport->ops->receive(transport, message);
         if (r == PL_TRANSPORT_OK) return true;
         if (r != PL_TRANSPORT_EMPTY) return false;
-        struct pollfd pollers[2] = { { .fd = transport->socket, .events = POLLIN }, { .fd = transport->bell, .events = POLLIN } };
+        struct pollfd pollers[2] = { { .fd = transport->socket, .events = POLLIN },
+                                     { .fd = transport->bell, .events = POLLIN } };
         if (transport->ops->sleep(transport)) {
             CHECK(poll(pollers, transport->bell >= 0 ? 2 : 1, PATIENCE_MS) > 0);
             uint64_t count;
@@ -197,7 +206,8 @@ __attribute__((unused)) static void tell(int result, plait_reply *answer, void *
     if (told->close) plait_client_close(told->close);
 }
 
-__attribute__((unused)) static uint64_t begin(plait_client *client, const char *text, int64_t timeout, struct told *told)
+__attribute__((unused)) static uint64_t begin(plait_client *client, const char *text, int64_t timeout,
+                                              struct told *told)
 {
     plait_call_options options = PLAIT_CALL_OPTIONS_INIT;
     uint64_t id = 0;

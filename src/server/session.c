@@ -203,8 +203,8 @@ static bool finished(struct pl_session *session)
 {
     if (!session->input_over && !session->drained) return false;
     /* First whether others may still answer: what they couldn't send is seen only after that. */
-    atomic_store(&session->waits, true);                            /* F_DEF2: then look, against F_DEF1 in request.c */
-    if (atomic_load(&session->deferred_count) != 0) return false;   /* F_DEF2: as above */
+    atomic_store(&session->waits, true);                          /* F_DEF2: then look, against F_DEF1 in request.c */
+    if (atomic_load(&session->deferred_count) != 0) return false; /* F_DEF2: as above */
     return !pl_session_unsent(session);
 }
 

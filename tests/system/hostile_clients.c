@@ -44,7 +44,7 @@ static struct scene scene_begin(void)
 static void scene_end(struct scene *scene)
 {
     callers_advance(scene->board, 1);
-    WAIT_UNTIL(fds_of(scene->server.pid) <= scene->fds);
+    await_fds(scene->server.pid, scene->fds);
     WAIT_UNTIL(mappings_of(scene->server.pid) <= scene->mappings + 4);
     callers_end(scene->board, &scene->good, 1);
     end_server(&scene->server);
