@@ -427,7 +427,8 @@ bool pl_session_serve(struct pl_session *session)
 bool pl_session_rest(struct pl_session *session)
 {
     struct pl_transport *transport = session->connection.transport;
-    if (!transport->ops->sleep(transport)) {
+    /* An end that epoll told while the reactor spun is an edge: nobody will tell it again, and serving ends it. */
+    if (transport->hung_up || !transport->ops->sleep(transport)) {
         transport->ops->awake(transport);
         return false;
     }
