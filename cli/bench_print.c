@@ -45,7 +45,7 @@ void bench_print_head(const struct bench_options *options)
     uname(&machine);
     printf("%s, %d CPU%s, %u rounds; median (lowest..highest) of the rounds\n", machine.release, bench_cpus(),
            bench_cpus() == 1 ? ": both processes share it, spinning figures mean nothing" : "s", options->rounds);
-    printf("%-34s %-27s %-15s %-27s %6s  %-30s\n", "what", "plait", "compared with", "", "ratio", "to reach");
+    printf("%-36s %-27s %-15s %-27s %6s  %-30s\n", "what", "plait", "compared with", "", "ratio", "to reach");
 }
 
 static void print_single(const struct bench_result *result)
@@ -70,7 +70,7 @@ static void print_row(const struct bench_result *result)
     if (result->verdict != BENCH_FAILED) spread_text(result->plait, plait);
     if (result->raw_name) spread_text(result->raw, raw);
     if (result->ratio > 0) snprintf(ratio, sizeof(ratio), "%.2f", result->ratio);
-    printf("%-34s %-27s %-15s %-27s %6s  %-30s %s\n", result->what, plait, result->raw_name ? result->raw_name : "",
+    printf("%-36s %-27s %-15s %-27s %6s  %-30s %s\n", result->what, plait, result->raw_name ? result->raw_name : "",
            raw, ratio, result->goal, verdicts[result->verdict]);
     if (result->p99 > 0) printf("    p90 %.2f, p99 %.2f, max %.0f us\n", result->p90, result->p99, result->max);
     if (result->note[0]) printf("    %s\n", result->note);

@@ -168,7 +168,8 @@ static const struct row rows[] = {
       .load = CALLS(64, BENCH_UNPINNED),
       .figure = p50,
       .factor = 1.2,
-      .p99_limit = 25 },
+      .p99_limit = 25,
+      .rounds_times = 3 },
     { .id = "sparse",
       .what = "64 B call after 1 ms of silence",
       .unit = "us",
@@ -285,12 +286,12 @@ static const struct row rows[] = {
       .figure = kib,
       .limit = 32 },
     { .id = "crowd",
-      .what = "64 B call, 1,000 connected",
+      .what = "64 B call, 1,000 connected, two CPUs",
       .unit = "us",
       .goal = "<= 1.3 x alone",
       .plait = &plait,
       .raw = { &plait },
-      .load = CALLS_IN(64, BENCH_UNPINNED, 1, 1000),
+      .load = CALLS_IN(64, BENCH_TWO_CPUS, 1, 1000),
       .lone_raw = true,
       .figure = p50,
       .factor = 1.3 },
@@ -392,7 +393,7 @@ static bool reached(const struct row *row, const struct bench_round *series, uns
     if (row->figure == kib)
         bench_note(result, "%s",
                    series->own_memory ? "weighed in a memory group of its own"
-                                      : "weighed with the whole machine: right only if nothing else runs");
+                                      : "weighed with the whole machine, not judged: needs root and memory groups");
     if (row->syscalls_limit > 0) {
         struct bench_spread own = spread_of(series, rounds, syscalls);
         ok = ok && own.median <= row->syscalls_limit;
@@ -434,7 +435,7 @@ static int run_row(const struct row *row, const struct bench_options *options, s
         }
         if (raw_count > 0) judge_raw(row, series, rounds, raw_count, result);
         result->verdict = reached(row, series, rounds, result) ? BENCH_REACHED : BENCH_MISSED;
-        if (row->unjudged) result->verdict = BENCH_SHOWN;
+        if (row->unjudged || (row->figure == kib && !series->own_memory)) result->verdict = BENCH_SHOWN;
     }
     free(series);
     return r;

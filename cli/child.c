@@ -22,6 +22,8 @@
 #include <unistd.h>
 
 #define TICK 50 /* ms between two looks whether the caller still waits: nothing tells us */
+#define SLACK                                                                                                          \
+    100 /* ms beyond its deadline in which a caller should have cancelled: its time-out is the better answer */
 
 extern char **environ;
 
@@ -36,6 +38,7 @@ struct child {
     size_t error_size;
     const char *trouble; /* why it was killed; NULL if it wasn't */
     int64_t kill_at;     /* ms of the monotonic clock: SIGKILL; 0: no SIGTERM yet */
+    int64_t over_since;  /* the same: the caller's time was first seen to be over; 0: not yet */
 };
 
 /* Output held by all children together. Relaxed: it is a sum, nothing is published by it. */
@@ -232,9 +235,15 @@ static void read_error(struct child *child)
 
 static void look_at_caller(struct child *child, const plait_request *request)
 {
-    if (plait_request_cancelled(request)) stop(child, "nobody waits for it any more");
-    else if (plait_request_time_left(request) <= 0) stop(child, "its caller's time is over");
-    if (child->kill_at && now_ms() >= child->kill_at) kill(-child->pid, SIGKILL);
+    int64_t now = now_ms();
+
+    if (plait_request_cancelled(request)) {
+        stop(child, "nobody waits for it any more");
+    } else if (plait_request_time_left(request) <= 0) {
+        if (!child->over_since) child->over_since = now;
+        if (now - child->over_since >= SLACK) stop(child, "its caller's time is over");
+    }
+    if (child->kill_at && now >= child->kill_at) kill(-child->pid, SIGKILL);
 }
 
 /* Until the child has ended. */
@@ -288,8 +297,8 @@ void child_serve(plait_request *request, char **command, int stop_fd)
     plait_bytes body = plait_request_body(request);
     int status = 0, r;
 
-    if (plait_request_cancelled(request) || plait_request_time_left(request) <= 0) {
-        plait_request_fail(request, 1, "%s: not run: the caller's time was over before its turn came", command[0]);
+    if (plait_request_cancelled(request)) {
+        plait_request_fail(request, 1, "%s: not run: nobody waits for it any more", command[0]);
         return;
     }
     r = spawn(&child, command, plait_request_method(request));

@@ -34,6 +34,14 @@ static const char *method_slash(const char *text, size_t size)
     return slash;
 }
 
+/* Whether the framing among OPTIONS has a place for a method's name. */
+static bool carries_method(const char *options)
+{
+    const char *framing = strstr(options, "framing=");
+
+    return !framing || strncmp(framing + 8, "plait", 5) == 0;
+}
+
 int target_parse(struct target *ret_target, const char *verb, const char *text)
 {
     struct target target = { "", "" };
@@ -50,7 +58,8 @@ int target_parse(struct target *ret_target, const char *verb, const char *text)
     memcpy(target.address, text, used);
     while (*option) {
         size_t size = strcspn(++option, "&");
-        if (strncmp(option, "method=", 7) == 0 && size > 7) {
+        /* The URL that a raw, lines or length listener prints can be called as it is: its method is the listener's. */
+        if (strncmp(option, "method=", 7) == 0 && size > 7 && carries_method(text + head)) {
             if (set_method(&target, verb, option + 7, size - 7) < 0) return -1;
         } else {
             target.address[used++] = first ? '?' : '&';

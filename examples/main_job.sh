@@ -104,6 +104,7 @@ check "Python, a plain socket:" "hello from Python" python3 "$here/client.py" 12
 check "C, by name:" "hello from C" "$programs/echo-client" echo "hello from C"
 check "plait call, by name:" "hello from the shell" shell_call "hello from the shell"
 [ $once = no ] || end $failed
+interrupted=$failed
 
 cat <<TEXT
 
@@ -115,7 +116,6 @@ From another terminal:
 
 Serving until Ctrl-C.
 TEXT
-interrupted=$failed
 wait "$server" || failed=$?
 server=
 echo "the server has ended" >&2

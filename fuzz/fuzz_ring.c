@@ -83,21 +83,24 @@ static void put(struct game *game)
     if (step >= pl_ring_round(size_of(game->sent))) game->sent++;
 }
 
+static void read_all(const struct game *game, const uint8_t *data, size_t size)
+{
+    uint8_t sum = 0;
+    check_inside(game, data, size);
+    REQUIRE(size > 0 && size % PL_RING_ALIGN == 0);
+    for (size_t i = 0; i < size; i += PL_RING_ALIGN) sum ^= ((const volatile uint8_t *)data)[i + PL_RING_ALIGN - 1];
+    (void)sum;
+}
+
 static void take(struct game *game, size_t claimed)
 {
     const uint8_t *data;
     size_t size;
+    if (pl_ring_ahead(&game->consumer, claimed, &data, &size)) read_all(game, data, size);
     int r = pl_ring_peek(&game->consumer, &data, &size);
     REQUIRE(r == 0 || r == PL_RING_EMPTY || (r == -EPROTO && game->lies));
-    if (r == 0) {
-        check_inside(game, data, size);
-        REQUIRE(size > 0 && size % PL_RING_ALIGN == 0);
-        uint8_t sum = 0;
-        for (size_t i = 0; i < size; i++) sum ^= ((const volatile uint8_t *)data)[i];
-        (void)sum;
-    } else {
-        size = 0;
-    }
+    if (r == 0) read_all(game, data, size);
+    else size = 0;
     if (game->lies) {
         r = pl_ring_consume(&game->consumer, claimed);
         REQUIRE(r == (claimed <= size ? 0 : -EPROTO));

@@ -29,16 +29,16 @@ static int serve_echo(const char *address)
         if (nng_recvmsg(socket, &message, 0) != 0 || nng_sendmsg(socket, message, 0) != 0) return -1;
 }
 
-static int serve_count(const char *address, uint64_t count, int done_fd)
+static int serve_sink(const char *address, int done_fd)
 {
     nng_socket socket;
     char data[64];
 
     if (nng_pull0_open(&socket) != 0 || bind_to(socket, address) != 0) return -1;
-    for (uint64_t i = 0; i < count; i++) {
+    do {
         size_t size = sizeof(data);
         if (nng_recv(socket, data, &size, 0) != 0) return -1;
-    }
+    } while (!peer_is_last(data));
     return write(done_fd, "", 1) == 1 ? pause() : -1;
 }
 
@@ -73,4 +73,4 @@ static int send_one(void *client, const void *data, size_t size)
     return nng_send(*socket, (void *)(uintptr_t)data, size, 0) != 0 ? -1 : 0;
 }
 
-const struct peer peer = { serve_echo, serve_count, open_client, call, send_one };
+const struct peer peer = { serve_echo, serve_sink, open_client, call, send_one };

@@ -1,4 +1,4 @@
-/* peer: measures the library behind `peer`: prints "call64 US", "call1M US" and "oneway64 M/s". */
+/* peer: measures the library behind `peer`: prints "call64 US", "call1m US" and "oneway64 M/s". */
 #include "peer.h"
 
 #include <signal.h>
@@ -10,7 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { SAMPLES_MAX = 200000, MESSAGES = 300000 };
+enum { SAMPLES_MAX = 200000 };
 
 static double now_us(void)
 {
@@ -27,13 +27,13 @@ static int by_value(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-static pid_t start(const char *address, uint64_t count, int done_fd)
+static pid_t start(const char *address, int done_fd)
 {
     pid_t child = fork();
 
     if (child != 0) return child;
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    _exit(count ? peer.serve_count(address, count, done_fd) < 0 : peer.serve_echo(address) < 0);
+    _exit((done_fd >= 0 ? peer.serve_sink(address, done_fd) : peer.serve_echo(address)) < 0);
 }
 
 static void stop(pid_t child)
@@ -46,7 +46,7 @@ static int measure_calls(const char *address, size_t size, double seconds, doubl
 {
     static double samples[SAMPLES_MAX];
     unsigned char *data = malloc(size), *reply = malloc(size);
-    pid_t server = start(address, 0, -1);
+    pid_t server = start(address, -1);
     void *client = server > 0 ? peer.open(address, 0) : NULL;
     size_t count = 0;
     double end = 0;
@@ -71,26 +71,29 @@ static int measure_calls(const char *address, size_t size, double seconds, doubl
     return 0;
 }
 
-static int measure_one_way(const char *address, double *ret_rate)
+static int measure_one_way(const char *address, double seconds, double *ret_rate)
 {
     unsigned char data[64] = { 0 };
+    uint64_t count = 0;
     int done[2];
     char byte;
     pid_t server;
     void *client;
-    double from;
+    double from, end;
 
     if (pipe(done) < 0) return -1;
-    server = start(address, MESSAGES, done[1]);
+    server = start(address, done[1]);
     client = server > 0 ? peer.open(address, 1) : NULL;
     if (!client) return -1;
     from = now_us();
-    for (uint64_t i = 0; i < MESSAGES; i++) {
-        memcpy(data, &i, sizeof(i));
+    end = from + seconds * 1e6;
+    for (uint64_t number = 0; number != PEER_LAST; count++) {
+        number = count % 64 == 63 && now_us() > end ? PEER_LAST : count;
+        memcpy(data, &number, sizeof(number));
         if (peer.send(client, data, sizeof(data)) < 0) return -1;
     }
     if (read(done[0], &byte, 1) != 1) return -1;
-    *ret_rate = MESSAGES / (now_us() - from);
+    *ret_rate = (double)count / (now_us() - from);
     stop(server);
     return 0;
 }
@@ -98,7 +101,7 @@ static int measure_one_way(const char *address, double *ret_rate)
 /* Each measurement has a process of its own: what a library leaves behind can't reach the next. */
 static int in_child(const char *directory, int which)
 {
-    static const char *const names[] = { "call64", "call1M", "oneway64" };
+    static const char *const names[] = { "call64", "call1m", "oneway64" };
     char address[512];
     double figure = 0;
     int r = -1, status = 1;
@@ -108,7 +111,7 @@ static int in_child(const char *directory, int which)
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         alarm(30);
         snprintf(address, sizeof(address), "%s/%s", directory, names[which]);
-        if (which == 2) r = measure_one_way(address, &figure);
+        if (which == 2) r = measure_one_way(address, 0.4, &figure);
         else r = measure_calls(address, which == 0 ? 64 : 1 << 20, 0.4, &figure);
         if (r == 0) printf("%s %.3f\n", names[which], figure);
         fflush(stdout);

@@ -1,7 +1,7 @@
 /* peer: the same three measurements over different libraries, for bench/peers/run.
  *
  * Each program is peer.c and one file that fills in a struct peer: a server process that echoes,
- * one that counts, and a client that calls and sends. Replies are checked. Addresses are paths
+ * one that only takes, and a client that calls and sends. Replies are checked. Addresses are paths
  * in a private directory; both sides are unpinned and use their library's defaults.
  */
 #ifndef PEER_H
@@ -9,11 +9,12 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 struct peer {
     /* The server processes; never return but on failure. ADDRESS is a path that nobody uses yet. */
     int (*serve_echo)(const char *address);
-    int (*serve_count)(const char *address, uint64_t count, int done_fd); /* a byte to DONE_FD after COUNT messages */
+    int (*serve_sink)(const char *address, int done_fd); /* a byte to DONE_FD after the last message */
 
     /* The client's side. NULL or negative on failure. */
     void *(*open)(const char *address, int one_way); /* waits for the server */
@@ -22,5 +23,16 @@ struct peer {
 };
 
 extern const struct peer peer;
+
+/* One-way messages begin with a number; this one is the last's. */
+#define PEER_LAST UINT64_MAX
+
+static inline int peer_is_last(const void *data)
+{
+    uint64_t number;
+
+    memcpy(&number, data, sizeof(number));
+    return number == PEER_LAST;
+}
 
 #endif

@@ -6,11 +6,6 @@
 #include <string.h>
 #include <unistd.h>
 
-struct counting {
-    uint64_t left;
-    int done_fd;
-};
-
 static const char *name_of(const char *address)
 {
     char *directory = strdup(address), *slash = strrchr(directory, '/');
@@ -29,12 +24,9 @@ static void echo(plait_request *request, void *context)
     plait_request_reply(request, body.data, body.size);
 }
 
-static void count(plait_request *request, void *context)
+static void take(plait_request *request, void *context)
 {
-    struct counting *counting = context;
-
-    (void)request;
-    if (--counting->left == 0 && write(counting->done_fd, "", 1) < 0) _exit(1);
+    if (peer_is_last(plait_request_body(request).data) && write(*(int *)context, "", 1) < 0) _exit(1);
 }
 
 static int serve(const char *address, plait_handler *handler, void *context)
@@ -52,11 +44,9 @@ static int serve_echo(const char *address)
     return serve(address, echo, NULL);
 }
 
-static int serve_count(const char *address, uint64_t messages, int done_fd)
+static int serve_sink(const char *address, int done_fd)
 {
-    struct counting counting = { messages, done_fd };
-
-    return serve(address, count, &counting);
+    return serve(address, take, &done_fd);
 }
 
 static void *open_client(const char *address, int one_way)
@@ -85,4 +75,4 @@ static int send_one(void *client, const void *data, size_t size)
     return plait_client_send(client, NULL, data, size, NULL);
 }
 
-const struct peer peer = { serve_echo, serve_count, open_client, call, send_one };
+const struct peer peer = { serve_echo, serve_sink, open_client, call, send_one };

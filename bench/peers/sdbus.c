@@ -9,11 +9,6 @@
 #include <systemd/sd-bus.h>
 #include <unistd.h>
 
-struct counting {
-    uint64_t left;
-    int done_fd;
-};
-
 static int echo(sd_bus_message *message, void *context, sd_bus_error *error)
 {
     sd_bus_message *reply = NULL;
@@ -31,20 +26,21 @@ static int echo(sd_bus_message *message, void *context, sd_bus_error *error)
     return r;
 }
 
-static int count(sd_bus_message *message, void *context, sd_bus_error *error)
+static int take(sd_bus_message *message, void *context, sd_bus_error *error)
 {
-    struct counting *counting = context;
+    const void *data;
+    size_t size;
+    int r = sd_bus_message_read_array(message, 'y', &data, &size);
 
-    (void)message;
     (void)error;
-    if (--counting->left == 0 && write(counting->done_fd, "", 1) < 0) return -errno;
-    return 1;
+    if (r >= 0 && peer_is_last(data) && write(*(int *)context, "", 1) < 0) r = -errno;
+    return r < 0 ? r : 1;
 }
 
 static const sd_bus_vtable methods[] = {
     SD_BUS_VTABLE_START(0),
     SD_BUS_METHOD("Echo", "ay", "ay", echo, SD_BUS_VTABLE_UNPRIVILEGED),
-    SD_BUS_METHOD("Count", "ay", "", count, SD_BUS_VTABLE_UNPRIVILEGED | SD_BUS_VTABLE_METHOD_NO_REPLY),
+    SD_BUS_METHOD("Take", "ay", "", take, SD_BUS_VTABLE_UNPRIVILEGED | SD_BUS_VTABLE_METHOD_NO_REPLY),
     SD_BUS_VTABLE_END,
 };
 
@@ -62,14 +58,14 @@ static int make_socket(const char *address, int listening)
     return fd;
 }
 
-static int serve(const char *address, struct counting *counting)
+static int serve(const char *address, int *done_fd)
 {
     int listener = make_socket(address, 1), fd = listener < 0 ? -1 : accept(listener, NULL, NULL), r;
     sd_id128_t id = SD_ID128_MAKE(70, 6c, 61, 69, 74, 00, 40, 00, 80, 00, 00, 00, 00, 00, 00, 01);
     sd_bus *bus = NULL;
 
     if (fd < 0 || sd_bus_new(&bus) < 0 || sd_bus_set_fd(bus, fd, fd) < 0 || sd_bus_set_server(bus, 1, id) < 0 ||
-        sd_bus_add_object_vtable(bus, NULL, "/peer", "bench.Peer", methods, counting) < 0 || sd_bus_start(bus) < 0)
+        sd_bus_add_object_vtable(bus, NULL, "/peer", "bench.Peer", methods, done_fd) < 0 || sd_bus_start(bus) < 0)
         return -1;
     for (;;) {
         r = sd_bus_process(bus, NULL);
@@ -82,11 +78,9 @@ static int serve_echo(const char *address)
     return serve(address, NULL);
 }
 
-static int serve_count(const char *address, uint64_t messages, int done_fd)
+static int serve_sink(const char *address, int done_fd)
 {
-    struct counting counting = { messages, done_fd };
-
-    return serve(address, &counting);
+    return serve(address, &done_fd);
 }
 
 static void *open_client(const char *address, int one_way)
@@ -124,7 +118,7 @@ static int call(void *client, const void *data, size_t size, void *ret_reply)
 static int send_one(void *client, const void *data, size_t size)
 {
     sd_bus_message *message = NULL;
-    int r = make_call(client, "Count", data, size, &message);
+    int r = make_call(client, "Take", data, size, &message);
 
     if (r >= 0) r = sd_bus_message_set_expect_reply(message, 0);
     if (r >= 0) r = sd_bus_send(client, message, NULL);
@@ -134,4 +128,4 @@ static int send_one(void *client, const void *data, size_t size)
     return r < 0 ? -1 : 0;
 }
 
-const struct peer peer = { serve_echo, serve_count, open_client, call, send_one };
+const struct peer peer = { serve_echo, serve_sink, open_client, call, send_one };

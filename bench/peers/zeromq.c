@@ -26,14 +26,15 @@ static int serve_echo(const char *address)
     }
 }
 
-static int serve_count(const char *address, uint64_t count, int done_fd)
+static int serve_sink(const char *address, int done_fd)
 {
     void *socket = make_socket(address, ZMQ_PULL, 1);
     char data[64];
 
     if (!socket) return -1;
-    for (uint64_t i = 0; i < count; i++)
+    do {
         if (zmq_recv(socket, data, sizeof(data), 0) < 0) return -1;
+    } while (!peer_is_last(data));
     return write(done_fd, "", 1) == 1 ? pause() : -1;
 }
 
@@ -53,4 +54,4 @@ static int send_one(void *client, const void *data, size_t size)
     return zmq_send(client, data, size, 0) < 0 ? -1 : 0;
 }
 
-const struct peer peer = { serve_echo, serve_count, open_client, call, send_one };
+const struct peer peer = { serve_echo, serve_sink, open_client, call, send_one };

@@ -47,7 +47,7 @@ struct pl_spin {
 };
 
 /* SPIN_US is PLAIT_SPIN_DEFAULT (adaptive, at most 50 µs), PLAIT_SPIN_NEVER or a fixed number of
- * microseconds. With one CPU it is always never. */
+ * microseconds. On a machine with one CPU it is always never. */
 void pl_spin_init(struct pl_spin *spin, int64_t spin_us);
 
 /* A wait begins, since a first look found nothing. Ticks to spin; 0: sleep at once. */

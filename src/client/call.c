@@ -46,12 +46,18 @@ static uint64_t id_of(const struct pl_call *call)
     return (uint64_t)call->generation << 32 | call->index;
 }
 
-struct pl_call *pl_call_of(struct plait_client *client, uint64_t id)
+static struct pl_call *slot_of(struct plait_client *client, uint64_t id)
 {
     uint32_t index = (uint32_t)id;
     if (index >= client->chunk_count * PL_CALL_CHUNK) return NULL;
     struct pl_call *call = &client->chunks[index / PL_CALL_CHUNK][index % PL_CALL_CHUNK];
-    return call->generation == (uint32_t)(id >> 32) && !call->done ? call : NULL;
+    return call->generation == (uint32_t)(id >> 32) ? call : NULL;
+}
+
+struct pl_call *pl_call_of(struct plait_client *client, uint64_t id)
+{
+    struct pl_call *call = slot_of(client, id);
+    return call != NULL && !call->done ? call : NULL;
 }
 
 void pl_call_free(struct plait_client *client, struct pl_call *call)
@@ -96,8 +102,7 @@ static int prefix_name(const struct pl_outgoing *out, uint8_t **ret_body)
 }
 
 /* Puts OUT on LINK. 0, PL_TRANSPORT_FULL, -errno (the call's), PL_RESEND: the link failed, take another. */
-static int transmit(struct pl_link *link, const struct pl_outgoing *out, struct pl_call *call, int64_t timeout_ms,
-                    bool borrow)
+static int transmit(struct pl_link *link, const struct pl_outgoing *out, struct pl_call *call, bool borrow)
 {
     struct pl_transport *transport = link->connection.transport;
     bool named;
@@ -106,7 +111,7 @@ static int transmit(struct pl_link *link, const struct pl_outgoing *out, struct 
         .kind = out->one_way ? PL_FRAME_SEND : PL_FRAME_CALL,
         .encoding = out->encoding,
         .flags = out->flags & PLAIT_CALL_IDEMPOTENT ? PL_FRAME_IDEMPOTENT : 0,
-        .time_left = time_left_field(timeout_ms),
+        .time_left = time_left_field(out->timeout_ms),
         .call = call ? id_of(call) : 0,
         .trace = out->trace,
     };
@@ -140,7 +145,16 @@ static int transmit(struct pl_link *link, const struct pl_outgoing *out, struct 
             call->sent = true;
         }
         r = transport->ops->flush(transport);
-        if (r == PL_TRANSPORT_FULL) r = pl_connection_want_write(&link->connection, &link->client->loop, true);
+        if (r == PL_TRANSPORT_FULL) {
+            if (borrow && call && link->borrower == NULL) link->borrower = call;
+            r = pl_connection_want_write(&link->connection, &link->client->loop, true);
+        } else if (r < 0 && transport->bell >= 0) {
+            /* The ring has it, and it may have run: the link's end, which comes now, judges by what was taken. */
+            pl_link_refused(link);
+            r = 0;
+        } else {
+            link->borrower = NULL;
+        }
     }
     if (__builtin_expect(r >= 0, 1)) return 0;
     if (r == -EINVAL || r == -EMSGSIZE || r == -ENOMEM) return r; /* the message's fault */
@@ -162,13 +176,14 @@ static int send_out(struct plait_client *client, const struct pl_outgoing *out, 
     for (;;) {
         struct pl_link *link;
         int r = pl_client_choose(client, first, deadline, &link);
+        if (r == 0 && out->waits) r = pl_link_check_deadlock(link);
         if (r < 0) return r;
         if (link->idless && out->one_way)
             return pl_error(-EOPNOTSUPP, "framing=%s has no one-way messages: every request is answered",
                             pl_framing_name(client->target->framing));
         r = must_queue(link) || link->outstanding >= link->peer.outstanding
                 ? PL_TRANSPORT_FULL
-                : transmit(link, out, call, deadline->timeout_ms, borrow);
+                : transmit(link, out, call, borrow);
         if (r == 0) {
             if (call) {
                 if (link->outstanding++ == 0 && client->link_count > 1) link->moved = pl_ticks();
@@ -184,9 +199,14 @@ static int send_out(struct plait_client *client, const struct pl_outgoing *out, 
             r = pl_client_wait(client, NULL, deadline);
             if (r < 0)
                 return r == -ETIMEDOUT ? pl_error(r, "%s takes no more: the call never left", client->target_text) : r;
-        } else if (!client->leading) {
-            (void)pl_client_pump(client);
-            pl_client_reap(client);
+        } else {
+            if (!client->leading) {
+                (void)pl_client_pump(client);
+                pl_client_reap(client);
+            }
+            if (pl_clock_ns() >= pl_deadline_ns(deadline))
+                return pl_error(-ETIMEDOUT, "%s: connections end as soon as they are used: the call never left",
+                                client->target_text);
         }
     }
 }
@@ -216,9 +236,19 @@ static int prepare(struct plait_client *client, const char *method, const void *
                                  .size = size,
                                  .encoding = (uint8_t)known.encoding,
                                  .flags = known.flags,
-                                 .trace = known.trace ? known.trace : pl_context.trace };
-    *deadline = (struct pl_deadline){ .timeout_ms = known.timeout ? known.timeout : client->call_ms };
+                                 .trace = known.trace ? known.trace : pl_context.trace,
+                                 .timeout_ms = known.timeout ? known.timeout : client->call_ms };
+    *deadline = (struct pl_deadline){ .timeout_ms = out->timeout_ms };
     return 0;
+}
+
+/* Nobody waits for CALL any more: its server may know. */
+static void tell_cancelled(const struct pl_call *call)
+{
+    struct pl_frame frame = { .kind = PL_FRAME_CANCEL, .call = id_of(call) };
+    struct pl_transport *transport = call->on->connection.transport;
+    if (call->on->idless) return;
+    if (transport->ops->send(transport, &frame, NULL, false) == PL_TRANSPORT_OK) (void)transport->ops->flush(transport);
 }
 
 /* ---- synchronous ---- */
@@ -236,8 +266,7 @@ static void give_up(struct plait_client *client, struct pl_call *call)
         if (!client->leading) pl_client_reap(client);
         return;
     }
-    struct pl_frame frame = { .kind = PL_FRAME_CANCEL, .call = id_of(call) };
-    if (transport->ops->send(transport, &frame, NULL, false) == PL_TRANSPORT_OK) (void)transport->ops->flush(transport);
+    tell_cancelled(call);
     pl_call_end(call, -ETIMEDOUT, NULL, NULL);
 }
 
@@ -273,9 +302,12 @@ int plait_client_call(plait_client *client, const char *method, const void *data
     if (ret_reply) *ret_reply = NULL;
     int r = prepare(client, method, data, size, options, &out, &deadline);
     if (r < 0) return r;
+    out.waits = true;
     pthread_mutex_lock(&client->lock);
     do {
         r = call_once(client, &out, &deadline, &reply);
+        if (r == PL_RESEND && pl_clock_ns() >= pl_deadline_ns(&deadline))
+            r = pl_error(-ETIMEDOUT, "%s: every instance ended before it took the call", client->target_text);
     } while (r == PL_RESEND);
     pthread_mutex_unlock(&client->lock);
     if (ret_reply) *ret_reply = reply;
@@ -294,11 +326,14 @@ int plait_client_send(plait_client *client, const char *method, const void *data
     out.one_way = true;
     pthread_mutex_lock(&client->lock);
     r = send_out(client, &out, NULL, &deadline, true, &link);
-    while (r == 0 && !link->down && link->connection.transport->ops->pending(link->connection.transport)) {
+    /* While we wait the link may end, and another thread free it. */
+    while (r == 0 && pl_link_lives(client, link) &&
+           link->connection.transport->ops->pending(link->connection.transport)) {
         r = pl_client_wait(client, NULL, &deadline);
-        if (r < 0 && !link->down) (void)link->connection.transport->ops->own(link->connection.transport);
+        if (r == 0) continue;
+        if (pl_link_lives(client, link)) (void)link->connection.transport->ops->own(link->connection.transport);
         if (r == -ETIMEDOUT) r = 0; /* it is on its way: the rest is ours now */
-        if (client->link_count == 0) break;
+        break;
     }
     pthread_mutex_unlock(&client->lock);
     return r;
@@ -332,7 +367,9 @@ int plait_client_call_async(plait_client *client, const char *method, const void
     if (kept == NULL) return pl_error(-ENOMEM, "no memory for a call of %zu bytes", size);
     pthread_mutex_lock(&client->lock);
     struct pl_call *call = new_call(client);
-    r = call ? send_out(client, kept, call, &deadline, false, &link) : -ENOBUFS;
+    r = client->closing ? pl_error(-ECANCELED, "the client is being closed")
+        : call          ? send_out(client, kept, call, &deadline, false, &link)
+                        : -ENOBUFS;
     if (r < 0) {
         if (call) pl_call_free(client, call);
         pthread_mutex_unlock(&client->lock);
@@ -347,7 +384,8 @@ int plait_client_call_async(plait_client *client, const char *method, const void
     if (client->async_count++ == 0 || call->deadline_ns < client->next_deadline)
         client->next_deadline = call->deadline_ns;
     if (ret_call) *ret_call = id_of(call);
-    if (client->outer_fd >= 0 && !client->leading) pl_client_rest(client);
+    if (call->deadline_ns == client->next_deadline) pl_client_kick(client); /* who dispatches sleeps until a later one */
+    pl_client_rest(client);
     pthread_mutex_unlock(&client->lock);
     return 0;
 }
@@ -356,54 +394,76 @@ int plait_client_cancel(plait_client *client, uint64_t id)
 {
     if (pl_forked(&client->fork_hook)) return pl_error(-ECHILD, "this client was opened before fork()");
     pthread_mutex_lock(&client->lock);
-    struct pl_call *call = pl_call_of(client, id);
+    struct pl_call *call = slot_of(client, id);
     int r = 0;
-    if (call == NULL || call->fn == NULL) {
+    if (call == NULL || call->fn == NULL || call->cancelled || (call->done && call->result != PL_RESEND)) {
         r = pl_error(-ENOENT, "this call is over already");
+    } else if (call->done && pl_list_empty(&call->link)) {
+        call->cancelled = true; /* another thread is just sending it elsewhere, and will see this */
     } else {
         struct pl_link *link = call->on;
         bool idless = link && link->idless;
-        if (link && !idless) {
-            struct pl_frame frame = { .kind = PL_FRAME_CANCEL, .call = id };
-            struct pl_transport *transport = link->connection.transport;
-            if (transport->ops->send(transport, &frame, NULL, false) == PL_TRANSPORT_OK)
-                (void)transport->ops->flush(transport);
-        }
+        if (link) tell_cancelled(call);
         pl_call_end(call, -ECANCELED, NULL, "cancelled");
         pl_list_append(&client->completed, &call->link);
         if (idless) pl_link_down(link, -ECANCELED);
         pl_client_ring_ready(client);
+        pl_client_kick(client); /* who dispatches may sleep as the leader */
     }
     pthread_mutex_unlock(&client->lock);
     return r;
 }
 
-/* Asynchronous calls that never ran where they went: elsewhere, without waiting. Those that find nobody
- * stay until their deadline. Lock held. -errno never. */
-int pl_client_resend(struct plait_client *client)
+enum { AGAIN_MS = 10 };
+
+/* Nobody is there now; somebody may come. */
+static bool may_come(int error)
 {
-    enum { AGAIN_MS = 10 };
+    return error == -ETIMEDOUT || error == -ENOENT || error == -ECONNREFUSED || error == -ECONNRESET ||
+           error == -EPIPE || error == -EBUSY || error == -EAGAIN;
+}
+
+/* One call's next try. It counts as done meanwhile: the lock may be dropped, and nobody else shall end it. */
+static int send_again(struct plait_client *client, struct pl_call *call, uint64_t now)
+{
+    struct pl_deadline soon = { .timeout_ms = AGAIN_MS };
+    struct pl_link *link;
+    call->sent = false;
+    call->kept->timeout_ms = call->deadline_ns == PL_NEVER ? PLAIT_FOREVER : 1 + (int64_t)((call->deadline_ns - now) / 1000000);
+    int r = send_out(client, call->kept, call, &soon, false, &link);
+    if (r < 0) return r;
+    call->done = false;
+    if (call->deadline_ns < client->next_deadline) client->next_deadline = call->deadline_ns;
+    return 0;
+}
+
+/* Asynchronous calls that never ran where they went: elsewhere. Those that find nobody stay until their deadline,
+ * and the first that does spares the others the try. Lock held. */
+void pl_client_resend(struct plait_client *client)
+{
     uint64_t now = pl_clock_ns();
-    if (pl_list_empty(&client->resend) || now < client->resend_at) return 0;
+    if (pl_list_empty(&client->resend) || now < client->resend_at) return;
     struct pl_list due;
     pl_list_init(&due);
     pl_list_splice(&due, &client->resend);
     struct pl_list *item;
+    int absent = 0;
     while ((item = pl_list_take(&due)) != NULL) {
         struct pl_call *call = pl_container_of(item, struct pl_call, link);
-        struct pl_deadline soon = { .timeout_ms = AGAIN_MS };
-        struct pl_link *link;
-        call->done = call->sent = false;
-        int r = call->deadline_ns <= now ? -ETIMEDOUT : send_out(client, call->kept, call, &soon, false, &link);
-        if (r == 0) continue;
-        call->done = true;
-        if (call->deadline_ns > now && (r == -ETIMEDOUT || r == -ENOENT || r == -ECONNREFUSED)) {
+        bool late = call->deadline_ns <= now;
+        int r = late ? -ETIMEDOUT : absent < 0 ? absent : send_again(client, call, now);
+        if (call->cancelled && r == 0) tell_cancelled(call);
+        if (r == 0 && !call->cancelled) continue;
+        if (call->cancelled) {
+            pl_call_end(call, -ECANCELED, NULL, "cancelled");
+            pl_list_append(&client->completed, &call->link);
+        } else if (!late && may_come(r)) {
+            absent = r;
             pl_list_append(&client->resend, &call->link);
         } else {
-            pl_call_end(call, r, NULL, pl_error_text());
+            pl_call_end(call, r, NULL, late ? "no reply in time: no instance took the call" : pl_error_text());
             pl_list_append(&client->completed, &call->link);
         }
     }
     client->resend_at = pl_clock_ns() + (uint64_t)AGAIN_MS * 1000000;
-    return 0;
 }

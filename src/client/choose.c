@@ -389,14 +389,21 @@ static void expand(struct plait_client *client)
     (void)connect_one(client, &soon, PATIENCE_NONE); /* what we have will do otherwise */
 }
 
-static int check_deadlock(const struct plait_client *client, const struct pl_link *link)
+bool pl_link_lives(const struct plait_client *client, const struct pl_link *link)
+{
+    pl_list_each(item, &client->links)
+        if (pl_container_of(item, struct pl_link, link) == link) return !link->down;
+    return false;
+}
+
+int pl_link_check_deadlock(const struct pl_link *link)
 {
     if (pl_context.instance == 0 || pl_context.instance != link->peer.instance || !pl_context.alone) return 0;
     return pl_error(
         -EDEADLK,
         "%s is served by this very thread, which would wait for itself: defer the request, call asynchronously, "
         "or give the server more threads",
-        client->target_text);
+        link->client->target_text);
 }
 
 int pl_client_choose(struct plait_client *client, bool first, struct pl_deadline *deadline, struct pl_link **ret_link)
@@ -410,14 +417,11 @@ int pl_client_choose(struct plait_client *client, bool first, struct pl_deadline
             continue;
         }
         if (link != NULL) {
-            int r = check_deadlock(client, link);
-            if (r < 0) return r;
             *ret_link = link;
             return 0;
         }
         int r =
             client->connecting ? wait_for_connecting(client, deadline) : connect_one(client, deadline, PATIENCE_AGAIN);
-        if (r < 0 && !(client->link_count > 0)) return r;
-        if (r < 0 && pl_clock_ns() >= pl_deadline_ns(deadline)) return r;
+        if (r < 0 && least_loaded(client, first) == NULL) return r; /* nor did another thread find somebody */
     }
 }

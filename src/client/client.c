@@ -6,6 +6,7 @@
 #include "base/options.h"
 #include "base/random.h"
 #include "base/user.h"
+#include "naming/watch.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -112,6 +113,7 @@ int plait_client_open(plait_client **ret_client, const char *target, const plait
     client->loop.epoll_fd = client->wake.source.fd = client->outer_fd = client->ready_fd = client->timer_fd = -1;
     client->fork_hook.in_child = on_fork;
     r = pl_fork_add(&client->fork_hook);
+    pl_name_watch_hold();
     if (r == 0) r = apply(client, target, &known);
     if (r == 0) r = pl_loop_init(&client->loop, CLIENT_EVENTS);
     struct pl_deadline deadline = { .timeout_ms = client->connect_ms };
@@ -128,6 +130,7 @@ int plait_client_open(plait_client **ret_client, const char *target, const plait
 
 const char *plait_client_transport(plait_client *client)
 {
+    if (pl_forked(&client->fork_hook)) return "none"; /* the lock may have been somebody's */
     pthread_mutex_lock(&client->lock);
     const char *name = client->last_transport;
     if (strcmp(name, "none") == 0 && !pl_list_empty(&client->links))
@@ -200,7 +203,7 @@ void pl_client_ring_ready(struct plait_client *client)
     (void)!write(client->ready_fd, &one, sizeof(one));
 }
 
-static void set_timer(struct plait_client *client)
+void pl_client_set_timer(struct plait_client *client)
 {
     uint64_t due = client->async_count ? client->next_deadline : PL_NEVER;
     if (!pl_list_empty(&client->resend) && client->resend_at < due) due = client->resend_at;
@@ -218,9 +221,9 @@ int plait_client_fd(plait_client *client)
     pthread_mutex_lock(&client->lock);
     if (client->outer_fd < 0) r = open_outer(client);
     if (r == 0) {
-        if (!client->leading) pl_client_rest(client);
+        pl_client_rest(client);
         if (!pl_list_empty(&client->completed)) pl_client_ring_ready(client);
-        set_timer(client);
+        pl_client_set_timer(client);
         r = client->outer_fd;
     }
     pthread_mutex_unlock(&client->lock);
@@ -229,12 +232,11 @@ int plait_client_fd(plait_client *client)
 
 static int run_callbacks(struct plait_client *client)
 {
-    int count = 0;
+    int count = 0, due = 0;
     struct pl_list *item;
-    struct pl_list due;
-    pl_list_init(&due);
-    pl_list_splice(&due, &client->completed); /* what a callback completes comes next time */
-    while ((item = pl_list_take(&due)) != NULL) {
+    pl_list_each(call, &client->completed) due++; /* what a callback completes comes next time */
+    /* In place: a callback may dispatch or close, which takes what is left. */
+    while (due-- > 0 && (item = pl_list_take(&client->completed)) != NULL) {
         struct pl_call *call = pl_container_of(item, struct pl_call, link);
         plait_reply_fn *fn = call->fn;
         void *context = call->context;
@@ -250,15 +252,54 @@ static int run_callbacks(struct plait_client *client)
     return count;
 }
 
-static void clear_outer(struct plait_client *client)
+static void unring_ready(struct plait_client *client)
 {
     uint64_t count;
     if (client->ready_rung) (void)!read(client->ready_fd, &count, sizeof(count));
     client->ready_rung = false;
+}
+
+static void clear_outer(struct plait_client *client)
+{
+    uint64_t count;
+    unring_ready(client);
     if (client->timer_fd >= 0 && client->timer_set != PL_NEVER && pl_clock_ns() >= client->timer_set) {
         (void)!read(client->timer_fd, &count, sizeof(count));
         client->timer_set = 0;
     }
+}
+
+static void free_client(struct plait_client *client)
+{
+    for (uint32_t i = 0; i < client->chunk_count; i++) free(client->chunks[i]);
+    free(client->chunks);
+    free(client->peer);
+    free(client->target);
+    free(client->target_text);
+    pthread_mutex_destroy(&client->lock);
+    free(client);
+}
+
+/* Nobody uses it any more. */
+static void end_client(struct plait_client *client)
+{
+    pl_list_each(item, &client->links) pl_link_free(pl_container_of(item, struct pl_link, link));
+    pl_wake_deinit(&client->wake, &client->loop);
+    pl_loop_deinit(&client->loop);
+    close_outer(client);
+    pl_name_watch_release();
+    pl_fork_remove(&client->fork_hook);
+    free_client(client);
+}
+
+/* As pl_client_wait, but no longer than until a call shall be sent again. */
+static int wait_or_resend(struct plait_client *client, struct pl_deadline *deadline)
+{
+    struct pl_deadline sooner = { .timeout_ms = deadline->timeout_ms, .ns = client->resend_at };
+    if (pl_list_empty(&client->resend) || client->resend_at >= pl_deadline_ns(deadline))
+        return pl_client_wait(client, NULL, deadline);
+    int r = pl_client_wait(client, NULL, &sooner);
+    return r == -ETIMEDOUT && pl_clock_ns() < pl_deadline_ns(deadline) ? 0 : r;
 }
 
 int plait_client_dispatch(plait_client *client, int64_t timeout)
@@ -267,23 +308,34 @@ int plait_client_dispatch(plait_client *client, int64_t timeout)
     if (r < 0) return r;
     struct pl_deadline deadline = { .timeout_ms = timeout > 0 ? timeout : PLAIT_NOW };
     pthread_mutex_lock(&client->lock);
+    if (client->closing) {
+        pthread_mutex_unlock(&client->lock);
+        return 0;
+    }
+    client->dispatching++;
     if (client->outer_fd >= 0) clear_outer(client);
     for (;;) {
-        if (!client->leading) (void)pl_client_pump(client);
+        if (!client->leading) {
+            (void)pl_client_pump(client);
+            pl_client_reap(client);
+        }
         if (client->async_count) pl_client_expire(client);
-        (void)pl_client_resend(client);
+        pl_client_resend(client);
         count = run_callbacks(client);
-        if (count > 0) break;
-        r = pl_client_wait(client, NULL, &deadline);
+        if (count > 0 || client->closing) break;
+        r = wait_or_resend(client, &deadline);
         if (r < 0) break;
         if (timeout <= 0 && pl_list_empty(&client->completed)) break;
     }
     if (client->outer_fd >= 0) {
-        if (!client->leading) pl_client_rest(client);
+        unring_ready(client); /* for callbacks that have run meanwhile */
+        pl_client_rest(client);
         if (!pl_list_empty(&client->completed)) pl_client_ring_ready(client);
-        set_timer(client);
+        pl_client_set_timer(client);
     }
+    bool closed = --client->dispatching == 0 && client->closing;
     pthread_mutex_unlock(&client->lock);
+    if (closed) end_client(client);
     return r < 0 && r != -ETIMEDOUT ? r : count;
 }
 
@@ -300,17 +352,6 @@ static void cancel_all(struct plait_client *client)
     while (!pl_list_empty(&client->completed)) (void)run_callbacks(client);
 }
 
-static void free_client(struct plait_client *client)
-{
-    for (uint32_t i = 0; i < client->chunk_count; i++) free(client->chunks[i]);
-    free(client->chunks);
-    free(client->peer);
-    free(client->target);
-    free(client->target_text);
-    pthread_mutex_destroy(&client->lock);
-    free(client);
-}
-
 void plait_client_close(plait_client *client)
 {
     if (client == NULL) return;
@@ -319,12 +360,13 @@ void plait_client_close(plait_client *client)
         return;
     }
     pthread_mutex_lock(&client->lock);
+    if (client->closing) { /* by a callback of the close that is at work */
+        pthread_mutex_unlock(&client->lock);
+        return;
+    }
+    client->closing = true;
     cancel_all(client);
-    pl_list_each(item, &client->links) pl_link_free(pl_container_of(item, struct pl_link, link));
+    bool later = client->dispatching > 0; /* a callback closes: the dispatch that it runs in frees */
     pthread_mutex_unlock(&client->lock);
-    pl_wake_deinit(&client->wake, &client->loop);
-    pl_loop_deinit(&client->loop);
-    close_outer(client);
-    pl_fork_remove(&client->fork_hook);
-    free_client(client);
+    if (!later) end_client(client);
 }

@@ -58,6 +58,7 @@ struct pl_link {
     uint64_t goaway; /* frames that the server takes */
     uint64_t sent;   /* CALL and SEND frames */
     uint32_t outstanding;
+    struct pl_call *borrower; /* synchronous: its body is still read from the caller's memory */
     uint64_t moved; /* ticks when its last reply came or its first call went */
 };
 
@@ -78,6 +79,7 @@ struct pl_call {
     struct pl_link *on;  /* NULL: nowhere now */
     uint64_t sequence;   /* its number among the link's frames, from 1 */
     bool done, idempotent, sent;
+    bool cancelled; /* while it was on its way elsewhere */
     int result;
     plait_reply *reply;
     char *why;                /* the text of a failure that is not in a reply */
@@ -96,7 +98,9 @@ struct pl_outgoing {
     uint8_t encoding;
     uint32_t flags; /* PLAIT_CALL_ */
     uint64_t trace;
+    int64_t timeout_ms;
     bool one_way;
+    bool waits; /* the caller blocks until it is answered */
 };
 
 struct plait_client {
@@ -121,6 +125,7 @@ struct plait_client {
 
     bool connecting;
     _Atomic uint32_t connects; /* counts ends of connecting: a futex */
+    uint64_t peeked;           /* ticks at the last look at epoll between two busy rounds */
     uint64_t looked;           /* ticks at the last look for more instances */
     uint64_t stamp;
 
@@ -136,6 +141,8 @@ struct plait_client {
     int outer_fd, ready_fd, timer_fd; /* plait_client_fd(); -1 before */
     bool ready_rung;
     uint64_t timer_set;
+    unsigned dispatching; /* plait_client_dispatch() at work: it frees what a callback closes */
+    bool closing;
 };
 
 struct plait_reply {
@@ -151,6 +158,7 @@ struct plait_reply {
 uint64_t pl_deadline_ns(struct pl_deadline *deadline);
 
 /* ---- client.c ---- */
+void pl_client_set_timer(struct plait_client *client); /* of plait_client_fd() */
 void pl_client_kick(struct plait_client *client); /* makes a leader that sleeps look around */
 
 /* ---- choose.c ---- */
@@ -164,8 +172,10 @@ int pl_link_method(struct pl_link *link, const char *method, uint32_t *ret_index
 /* ---- call.c ---- */
 struct pl_call *pl_call_of(struct plait_client *client, uint64_t id);
 void pl_call_free(struct plait_client *client, struct pl_call *call);
-int pl_client_resend(struct plait_client *client);
+void pl_client_resend(struct plait_client *client);
 void pl_client_ring_ready(struct plait_client *client);
+bool pl_link_lives(const struct plait_client *client, const struct pl_link *link);
+int pl_link_check_deadlock(const struct pl_link *link);
 
 /* ---- file.c ---- */
 bool pl_client_pump(struct plait_client *client);   /* receives what is there; true: something moved */

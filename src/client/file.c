@@ -17,6 +17,11 @@ void pl_call_end(struct pl_call *call, int result, plait_reply *reply, const cha
     pl_list_remove(&call->link);
     if (link != NULL) {
         link->outstanding--;
+        if (__builtin_expect(link->borrower == call, 0)) {
+            /* Answered before it was all read: its caller takes the memory away. */
+            if (!link->down) (void)link->connection.transport->ops->own(link->connection.transport);
+            link->borrower = NULL;
+        }
         call->on = NULL;
     }
     call->done = true;
@@ -139,21 +144,42 @@ static bool pump_link(struct pl_link *link)
     struct pl_transport *transport = link->connection.transport;
     bool moved = false;
     int r = 0;
-    if (transport->ops->pending(transport)) {
+    if (link->refused) {
+        transport->hung_up = true;
+        transport->ops->readable(transport);
+    }
+    if (transport->ops->pending(transport) || link->connection.socket.events & EPOLLOUT) {
         r = transport->ops->flush(transport);
-        if (r == PL_TRANSPORT_OK) {
+        if (r < 0) {
+            /* What the peer still said comes first. */
+            pl_link_refused(link);
+            transport->hung_up = true;
+            transport->ops->readable(transport);
+            r = 0;
+        }
+        else if (r == PL_TRANSPORT_OK) {
+            link->borrower = NULL;
             (void)pl_connection_want_write(&link->connection, &link->client->loop, false);
             pl_client_wake_waiters(link->client);
             moved = true;
         }
     }
+    bool looked = false;
+    uint64_t arrived = 0;
     for (int i = 0; i < PUMP_FRAMES && r >= 0; i++) {
         struct pl_message message;
         r = transport->ops->receive(transport, &message);
-        if (r == PL_TRANSPORT_EMPTY) {
-            if (transport->hung_up) r = PL_TRANSPORT_END;
-            break;
+        if (r == PL_TRANSPORT_EMPTY && transport->hung_up) {
+            /* A stream takes a short read for the last one, and more, or its end, may lie behind it. */
+            if (looked && pl_transport_moved(transport) == arrived) r = PL_TRANSPORT_END;
+            looked = true;
+            arrived = pl_transport_moved(transport);
+            if (r == PL_TRANSPORT_EMPTY) {
+                transport->ops->readable(transport);
+                continue;
+            }
         }
+        if (r == PL_TRANSPORT_EMPTY) break;
         if (r == PL_TRANSPORT_END) break;
         if (r < 0) break;
         moved = true;
@@ -183,7 +209,10 @@ bool pl_client_pump(struct plait_client *client)
 static const char *who_died(const struct pl_link *link, char *text, size_t size, int error)
 {
     const struct plait_client *client = link->client;
-    if (error != -ECONNRESET) {
+    if (error == -ETIMEDOUT || error == -ECANCELED) {
+        snprintf(text, size, "%s: the connection was given up with a call that %s", client->target_text,
+                 error == -ETIMEDOUT ? "was not answered in time" : "was cancelled");
+    } else if (error != -ECONNRESET) {
         snprintf(text, size, "%s: the connection ended: %s", client->target_text, pl_error_text());
     } else if (link->peer.pid > 0 && link->connection.transport->bell >= 0) {
         snprintf(text, size, "%s: its instance (pid %u) died or closed the connection", client->target_text,
@@ -196,9 +225,7 @@ static const char *who_died(const struct pl_link *link, char *text, size_t size,
 
 void pl_link_refused(struct pl_link *link)
 {
-    struct pl_transport *transport = link->connection.transport;
-    link->refused = transport->hung_up = true;
-    transport->ops->readable(transport);
+    link->refused = true; /* who receives does the rest: its half of the transport is not ours */
     pl_client_kick(link->client);
 }
 
@@ -225,6 +252,7 @@ void pl_link_down(struct pl_link *link, int error)
         }
     }
     pl_client_wake_waiters(client);
+    pl_client_kick(client); /* the leader's own call may be among them */
 }
 
 void pl_client_reap(struct plait_client *client)
@@ -254,8 +282,8 @@ void pl_client_expire(struct plait_client *client)
             continue;
         }
         struct pl_link *link = call->on;
+        end_async(client, call, -ETIMEDOUT, NULL, "no reply in time");
         if (link && link->idless) pl_link_down(link, -ETIMEDOUT); /* a late reply must never answer the next call */
-        else end_async(client, call, -ETIMEDOUT, NULL, "no reply in time");
     }
     client->next_deadline = next;
 }

@@ -5,7 +5,7 @@
 
 #include <errno.h>
 
-enum { LOOK_NS = 16000 };
+enum { LOOK_NS = 16000, BUSY_ROUNDS = 64 };
 
 uint64_t pl_deadline_ns(struct pl_deadline *deadline)
 {
@@ -92,7 +92,6 @@ static uint64_t until(struct plait_client *client, struct pl_deadline *deadline)
 {
     uint64_t ns = pl_deadline_ns(deadline);
     if (client->async_count && client->next_deadline < ns) ns = client->next_deadline;
-    if (!pl_list_empty(&client->resend) && client->resend_at < ns) ns = client->resend_at;
     return ns;
 }
 
@@ -118,7 +117,18 @@ static bool rest_links(struct plait_client *client)
 
 void pl_client_rest(struct plait_client *client)
 {
-    if (!rest_links(client)) pl_client_ring_ready(client);
+    if (client->outer_fd < 0 || client->leading || !pl_list_empty(&client->waiters)) return; /* they rest when they leave */
+    if (client->async_count > 0 && !rest_links(client)) pl_client_ring_ready(client);
+    pl_client_set_timer(client);
+}
+
+/* While one link keeps the leader busy, the others' sockets want to be heard, too. */
+static void look_now_and_then(struct plait_client *client)
+{
+    uint64_t now = pl_ticks();
+    if (client->link_count < 2 || now - client->peeked < pl_ticks_of_ns(LOOK_NS)) return;
+    client->peeked = now;
+    if (pl_loop_wait(&client->loop, 0) > 0) pl_loop_run_ready(&client->loop);
 }
 
 /* One round as the leader, lock held on entry and return: receives; if nothing came, waits for something. */
@@ -126,8 +136,15 @@ static int lead_round(struct plait_client *client, struct pl_deadline *deadline)
 {
     struct looker looker;
     pl_client_reap(client);
-    if (pl_client_pump(client)) return 0;
+    if (pl_client_pump(client)) {
+        look_now_and_then(client);
+        return 0;
+    }
     uint64_t start = pl_ticks(), budget = pl_spin_begin(&client->spin, start);
+    if (deadline->timeout_ms < 0 && budget > 0) {
+        budget = 0; /* PLAIT_NOW doesn't wait in any way */
+        pl_spin_decline(&client->spin);
+    }
     snapshot(client, &looker);
     client->loop.ready_count = client->loop.ready_next = 0;
     enum pl_spinning how = budget > 0 ? spinning(&looker) : PL_SPINNING_NEVER;
@@ -186,7 +203,7 @@ static int follow(struct plait_client *client, struct pl_call *call, struct pl_d
 
 int pl_client_wait(struct plait_client *client, struct pl_call *call, struct pl_deadline *deadline)
 {
-    int r = 0;
+    int r = 0, rounds = 0;
     bool first = true;
     while (r == 0 && (call != NULL ? !call->done : first)) {
         if (client->leading) {
@@ -195,6 +212,8 @@ int pl_client_wait(struct plait_client *client, struct pl_call *call, struct pl_
             client->leading = true;
             r = lead_round(client, deadline);
             client->leading = false;
+            /* A leader whom others' replies keep busy never comes to sleep, where the clock is asked else. */
+            if (++rounds % BUSY_ROUNDS == 0) (void)pl_deadline_ns(deadline);
             if (r == 0 && (call == NULL || !call->done) && deadline->ns != 0 && pl_clock_ns() >= deadline->ns)
                 r = -ETIMEDOUT;
         }
@@ -202,5 +221,6 @@ int pl_client_wait(struct plait_client *client, struct pl_call *call, struct pl_
     }
     if (call != NULL && call->done) r = 0;
     hand_on(client);
+    pl_client_rest(client);
     return r;
 }

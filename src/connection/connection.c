@@ -80,8 +80,10 @@ void pl_connection_close(struct pl_connection *connection, struct pl_loop *loop)
     pl_loop_remove(loop, &connection->bell);
     pl_loop_remove(loop, &connection->process);
     pl_close(&connection->process.fd);
-    connection->transport->ops->close(connection->transport);
+    /* First out of sight: a fork at any moment finds it whole or not at all. */
+    struct pl_transport *transport = connection->transport;
     connection->transport = NULL;
+    transport->ops->close(transport);
 }
 
 void pl_connection_forked(struct pl_connection *connection)

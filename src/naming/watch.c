@@ -56,7 +56,8 @@ static struct {
     struct pl_fork_hook hook;
     pthread_once_t hooked;
     int hook_error;
-    int inotify; /* open while there are watchers */
+    int inotify;   /* open from the first watcher on, until there are neither watchers nor holders */
+    unsigned held; /* by whom: see pl_name_watch_hold */
 } shared = { .lock = PTHREAD_MUTEX_INITIALIZER,
              .hooked = PTHREAD_ONCE_INIT,
              .watchers = PL_LIST_INIT(shared.watchers),
@@ -69,6 +70,7 @@ static void in_child(struct pl_fork_hook *hook)
     pthread_mutex_init(&shared.lock, NULL); /* another thread may have held it */
     shared.hooked = (pthread_once_t)PTHREAD_ONCE_INIT;
     pl_close(&shared.inotify);
+    shared.held = 0;
     pl_list_each(link, &shared.watchers)
     {
         struct pl_name_watch *watch = pl_container_of(link, struct pl_name_watch, link);
@@ -182,6 +184,11 @@ static int open_locked(struct pl_name_watch *watch)
     return r;
 }
 
+static void close_unused(void)
+{
+    if (shared.held == 0 && pl_list_empty(&shared.watchers)) pl_close(&shared.inotify);
+}
+
 static void close_locked(struct pl_name_watch *watch)
 {
     pl_list_remove(&watch->link);
@@ -189,7 +196,23 @@ static void close_locked(struct pl_name_watch *watch)
         for (int i = 0; i < 3; i++) set_wd(&watch->targets[i], -1);
     pl_close(&watch->epoll);
     pl_close(&watch->event);
-    if (pl_list_empty(&shared.watchers)) pl_close(&shared.inotify);
+    close_unused();
+}
+
+void pl_name_watch_hold(void)
+{
+    pthread_once(&shared.hooked, hook_up);
+    lock();
+    shared.held++;
+    pthread_mutex_unlock(&shared.lock);
+}
+
+void pl_name_watch_release(void)
+{
+    lock();
+    if (shared.held > 0) shared.held--;
+    close_unused();
+    pthread_mutex_unlock(&shared.lock);
 }
 
 int pl_name_watch_open(struct pl_name_watch **ret_watch, const char *peer)

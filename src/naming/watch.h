@@ -16,4 +16,10 @@ int pl_name_watch_fd(const struct pl_name_watch *watch); /* readable: something 
 void pl_name_watch_clear(struct pl_name_watch *watch);
 void pl_name_watch_close(struct pl_name_watch *watch); /* NULL is fine */
 
+/* Closing an inotify waits for the kernel to have done with its watches: 10 ms, and a second on a busy machine.
+ * Nobody who has just found a name should pay for that. So whoever may watch again (a client) holds the inotify; the
+ * last to let go closes it, mostly long after its last watch, when it costs nothing. */
+void pl_name_watch_hold(void);
+void pl_name_watch_release(void);
+
 #endif

@@ -22,11 +22,11 @@ static void on_wake(struct pl_wake *wake)
     pl_list_init(&taken);
     pthread_mutex_lock(&reactor->inbox_lock);
     pl_list_splice(&taken, &reactor->inbox);
-    pl_list_each(item, &taken) pl_container_of(item, struct pl_session, knock)->knocking = false;
-    /* From here on a session may knock again, which would move it out of our list: take one at a time. */
+    /* A session may knock again as soon as it is out of our list and not before: its link has one place only. */
     struct pl_list *item;
     while ((item = pl_list_take(&taken)) != NULL) {
         struct pl_session *session = pl_container_of(item, struct pl_session, knock);
+        session->knocking = false;
         pthread_mutex_unlock(&reactor->inbox_lock);
         pl_session_adopt(session);
         pl_session_unref(session);
@@ -36,7 +36,7 @@ static void on_wake(struct pl_wake *wake)
     if (atomic_load_explicit(&server->throttled, memory_order_relaxed)) /* relaxed: a wake-up follows each release */
         pl_list_each(other, &reactor->sessions)
             pl_session_set_pause(pl_container_of(other, struct pl_session, link), PL_PAUSE_INBOUND, false);
-    if (server->accept_paused && reactor->index == 0) pl_listener_free_descriptor(server);
+    if (reactor->index == 0 && server->accept_paused) pl_listener_free_descriptor(server);
 }
 
 void pl_reactor_knock(struct pl_reactor *reactor, struct pl_session *session)
@@ -116,7 +116,10 @@ static bool serve_awake(struct pl_reactor *reactor)
 
 static void look(struct pl_reactor *reactor)
 {
-    if (pl_loop_wait(&reactor->loop, 0) > 0) pl_loop_run_ready(&reactor->loop);
+    if (pl_loop_wait(&reactor->loop, 0) > 0) {
+        reactor->told = true;
+        pl_loop_run_ready(&reactor->loop);
+    }
     reactor->looked = pl_ticks();
 }
 
@@ -172,6 +175,11 @@ static bool spin(struct pl_reactor *reactor, uint64_t start, uint64_t budget, en
 static int wait_for_work(struct pl_reactor *reactor, uint64_t deadline_ns)
 {
     uint64_t start = pl_ticks(), budget = pl_spin_begin(&reactor->spin, start);
+    reactor->told = false;
+    if (deadline_ns == 0 && budget > 0) {
+        budget = 0; /* a foreign loop waits by itself */
+        pl_spin_decline(&reactor->spin);
+    }
     enum pl_spinning how = budget > 0 ? spinning(reactor) : PL_SPINNING_NEVER;
     bool found = false;
     if (how != PL_SPINNING_NEVER) found = spin(reactor, start, budget, how);
@@ -185,7 +193,8 @@ static int wait_for_work(struct pl_reactor *reactor, uint64_t deadline_ns)
         pl_spin_end(&reactor->spin, reactor->now, PL_SPIN_AWAKE);
         return 0;
     }
-    int r = pl_loop_wait(&reactor->loop, deadline_ns);
+    /* What epoll told while we spun (a stop, the last session's end) is judged at the start of a round. */
+    int r = pl_loop_wait(&reactor->loop, reactor->told ? 0 : deadline_ns);
     reactor->looked = reactor->now = pl_ticks();
     pl_spin_end(&reactor->spin, reactor->looked, r > 0 ? PL_SPIN_SLEPT : PL_SPIN_OTHER);
     pl_loop_run_ready(&reactor->loop);

@@ -37,7 +37,8 @@ static int park(struct pl_session *session, const struct pl_frame *frame, const 
 {
     struct parked *parked = malloc(sizeof(*parked) + frame->size);
     if (parked == NULL) {
-        session->connection.transport->hung_up = true; /* a lost answer must not go unnoticed */
+        /* Relaxed: the knock orders it. */
+        atomic_store_explicit(&session->lost_answer, true, memory_order_relaxed);
         pl_reactor_knock(session->reactor, session);
         return pl_error(-ENOMEM, "no memory to keep an answer of %u bytes", frame->size);
     }
@@ -57,7 +58,8 @@ int pl_session_send(struct pl_session *session, const struct pl_frame *frame, co
     if (r == PL_TRANSPORT_FULL) return park(session, frame, body);
     if (r == PL_TRANSPORT_OK) r = transport->ops->flush(transport);
     if (__builtin_expect(r == PL_TRANSPORT_OK, 1)) return 0;
-    if (r < 0) transport->hung_up = true;
+    if (r < 0 && r != -EINVAL) /* that one's sender has something else to say; relaxed: the knock orders it */
+        atomic_store_explicit(&session->lost_answer, true, memory_order_relaxed);
     pl_reactor_knock(session->reactor, session); /* to watch for room, or to end it */
     return r < 0 ? r : 0;
 }
@@ -80,6 +82,15 @@ int pl_session_flush_parked(struct pl_session *session)
     if (r < 0) return r;
     pl_session_set_pause(session, PL_PAUSE_PARKED, parked);
     return pl_connection_want_write(&session->connection, &session->reactor->loop, pending);
+}
+
+bool pl_session_unsent(struct pl_session *session)
+{
+    bool locked = lock_send(session);
+    bool unsent = !pl_list_empty(&session->parked) ||
+                  session->connection.transport->ops->pending(session->connection.transport);
+    unlock_send(session, locked);
+    return unsent;
 }
 
 void pl_session_drop_parked(struct pl_session *session)
@@ -119,7 +130,6 @@ static int send_answer(struct plait_request *request, uint32_t status, plait_enc
         const char *why = pl_error_text();
         frame.method = PL_STATUS_NO_REPLY;
         frame.size = (uint32_t)strlen(why);
-        session->connection.transport->hung_up = false;
         (void)pl_session_send(session, &frame, why);
     }
     pl_count(&session->counters->replies, 1);
@@ -128,7 +138,7 @@ static int send_answer(struct plait_request *request, uint32_t status, plait_enc
     return sent < 0 ? sent : r;
 }
 
-static void give_inbound_back(struct plait_server *server, uint64_t bytes)
+void pl_server_give_inbound_back(struct plait_server *server, uint64_t bytes)
 {
     if (bytes == 0) return;
     atomic_fetch_sub(&server->inbound, bytes); /* F_INB1: seq_cst against F_INB2 in session.c: freed, then who waits? */
@@ -148,7 +158,7 @@ static int answer_deferred(struct plait_request *request, uint32_t status, plait
         r = pl_error(-ECONNRESET, "the caller of this deferred request is gone");
     } else {
         if (!request->one_way) r = send_answer(request, status, encoding, data, size);
-        give_inbound_back(session->server, request->admitted);
+        pl_server_give_inbound_back(session->server, request->admitted);
         pl_load_defer(session->server->load, -1);
         pl_count(&session->counters->outstanding, (uint64_t)-1);
     }
@@ -249,7 +259,7 @@ static const struct pl_method *find_method(struct plait_request *request, char n
     struct plait_server *server = request->server;
     struct pl_message *message = &request->message;
     if (request->session->method != NULL) {
-        request->method_name = request->session->method->name;
+        request->method_name = request->session->method_name;
         return request->session->method;
     }
     if (message->frame.flags & PL_FRAME_NAMED) {
@@ -300,7 +310,7 @@ void pl_request_run(struct pl_session *session, struct pl_message *message)
     }
     *message = request.message; /* what it still holds: nothing, if the request was deferred */
     if (message->admitted) {
-        give_inbound_back(session->server, message->admitted);
+        pl_server_give_inbound_back(session->server, message->admitted);
         message->admitted = 0;
     }
 }
@@ -320,8 +330,8 @@ void pl_request_cancel(struct pl_session *session, uint64_t call)
 int plait_request_defer(plait_request *request, plait_request **ret_deferred)
 {
     struct pl_session *session = request->session;
-    if (request->answered) return pl_error(-EALREADY, "this request is answered already");
     if (request->deferred) return pl_error(-EALREADY, "this request is deferred already");
+    if (request->answered) return pl_error(-EALREADY, "this request is answered already");
     size_t name_size = strlen(request->method_name) + 1;
     struct plait_request *kept = malloc(sizeof(*kept) + name_size);
     if (kept == NULL) return pl_error(-ENOMEM, "no memory to defer a request");
@@ -343,7 +353,7 @@ int plait_request_defer(plait_request *request, plait_request **ret_deferred)
     }
     kept->admitted = request->message.admitted;
     request->message.admitted = 0;
-    request->deferred = true;
+    request->deferred = request->answered = true; /* by the deferred one alone from now on */
 
     atomic_fetch_add_explicit(&session->references, 1, memory_order_relaxed); /* relaxed: we hold one already */
     pthread_mutex_lock(&session->send_lock);

@@ -218,6 +218,8 @@ static int resolve_methods(struct plait_server *server)
 static int write_table(struct plait_server *server)
 {
     struct pl_buffer names = PL_BUFFER_INIT, urls = PL_BUFFER_INIT;
+    free(server->table); /* of a start that failed */
+    server->table_size = 0;
     server->table = malloc((size_t)server->method_count * (PLAIT_NAME_MAX + 1));
     if (server->table == NULL) return pl_error(-ENOMEM, "no memory for the method table");
     int r = 0;
@@ -340,10 +342,14 @@ int plait_server_dispatch(plait_server *server, int64_t timeout)
     if (!server->foreign_loop) return pl_error(-EBUSY, "%s runs its own loop", server->name);
     if (reactor->over) return pl_error(-ESHUTDOWN, "%s has stopped", server->name);
     uint64_t deadline = timeout <= 0 ? 0 : pl_clock_deadline(timeout, 0), before = reactor->handled;
+    bool again;
     do {
         r = pl_reactor_round(reactor, deadline);
         if (r < 0) return r;
-    } while (!reactor->over && ((reactor->handled == before && pl_clock_ns() < deadline) || reactor->awake_count > 0));
+        /* With its last session gone a stopping server has one more round, which nothing would announce. */
+        bool last = reactor->draining && pl_list_empty(&reactor->sessions);
+        again = (reactor->handled == before && pl_clock_ns() < deadline) || reactor->awake_count > 0 || last;
+    } while (!reactor->over && again);
     return reactor->over ? pl_error(-ESHUTDOWN, "%s has stopped", server->name) : (int)(reactor->handled - before);
 }
 

@@ -76,6 +76,7 @@ struct pl_reactor {
     uint64_t now;     /* ticks at the start of this round's work */
     uint64_t handled; /* requests */
     bool draining, over;
+    bool told;        /* epoll told something since this wait began */
     pthread_mutex_t inbox_lock;
     struct pl_list inbox;  /* sessions: new ones, and those that may go on */
     _Atomic unsigned load; /* sessions, those in the inbox included */
@@ -111,7 +112,7 @@ struct plait_server {
     struct pl_list greetings;
     unsigned greeting_count;
     struct pl_timer accept_timer; /* listeners come back */
-    bool accept_paused;
+    _Atomic bool accept_paused; /* relaxed: reactor 0's; others knock if they see it */
 
     enum { PL_SERVER_OPEN, PL_SERVER_RUNNING, PL_SERVER_ENDED } state;
     bool foreign_loop;
@@ -134,7 +135,9 @@ struct pl_session {
     struct pl_reactor *reactor;
     struct pl_list link, awake, stall, knock;
     const struct pl_method *method; /* idless */
+    const char *method_name;        /* idless: what the listener's URL says, or the method's own */
     bool idless;
+    bool throttled;        /* counted in server->throttled */
     bool is_awake, listed; /* in reactor->awake; in reactor->sessions */
     unsigned paused;       /* PL_PAUSE_ bits */
     bool input_over;       /* END: answer what was taken, then close */
@@ -151,6 +154,7 @@ struct pl_session {
     struct pl_list deferred; /* requests */
     struct pl_list parked;   /* replies */
     bool dead;               /* the transport is gone */
+    _Atomic bool lost_answer; /* it must end, for its client would take the next answer for this one */
     bool knocking;           /* in the inbox; under inbox_lock */
     _Atomic bool waits;      /* the reactor wants to hear of the next answer */
     _Atomic uint32_t references;
@@ -206,7 +210,9 @@ void pl_request_run(struct pl_session *session, struct pl_message *message);
 void pl_request_cancel(struct pl_session *session, uint64_t call);
 void pl_request_refuse(struct pl_session *session, const struct pl_frame *frame, uint32_t status);
 int pl_session_send(struct pl_session *session, const struct pl_frame *frame, const void *body);
+bool pl_session_unsent(struct pl_session *session);      /* answers wait for room; reactor's thread */
 int pl_session_flush_parked(struct pl_session *session); /* reactor's thread; 0 or -errno */
 void pl_session_drop_parked(struct pl_session *session);
+void pl_server_give_inbound_back(struct plait_server *server, uint64_t bytes); /* any thread; wakes who waits */
 
 #endif

@@ -17,12 +17,13 @@ static bool admit(void *owner, uint64_t size)
 {
     struct pl_session *session = owner;
     struct plait_server *server = session->server;
-    bool waiting = session->paused & PL_PAUSE_INBOUND;
     /* Announce the wait before looking, so that a release between look and wait is not missed. */
-    if (!waiting) atomic_fetch_add(&server->throttled, 1);    /* F_INB2: seq_cst against F_INB1 in request.c */
-    uint64_t used = atomic_fetch_add(&server->inbound, size); /* F_INB2: as above */
+    if (!session->throttled) atomic_fetch_add(&server->throttled, 1); /* F_INB2: seq_cst against F_INB1 in request.c */
+    session->throttled = true;                                        /* counted once, however often it is woken */
+    uint64_t used = atomic_fetch_add(&server->inbound, size);         /* F_INB2: as above */
     if (used == 0 || used + size <= server->inbound_max) {
         atomic_fetch_sub(&server->throttled, 1); /* F_INB2: as above */
+        session->throttled = false;
         session->paused &= ~(unsigned)PL_PAUSE_INBOUND;
         session->admitted += size;
         return true;
@@ -43,8 +44,13 @@ struct pl_session *pl_session_new(struct plait_server *server, struct pl_transpo
     session->server = server;
     session->fork_mark = server->fork_hook;
     session->connection.transport = transport;
+    session->connection.process.fd = -1; /* until it is opened in its reactor, if it ever is */
     session->idless = listener->url.framing != PL_FRAMING_PLAIT;
     session->method = session->idless ? listener->method : NULL;
+    if (session->idless) {
+        bool any = listener->method == server->any; /* it takes every name, and this one names none */
+        session->method_name = listener->url.method[0] || any ? listener->url.method : listener->method->name;
+    }
     session->reply_limit = PLAIT_MESSAGE_MAX;
     pthread_mutex_init(&session->send_lock, NULL);
     pl_list_init(&session->link);
@@ -57,14 +63,15 @@ struct pl_session *pl_session_new(struct plait_server *server, struct pl_transpo
     transport->admit = admit;
     transport->owner = session;
 
-    snprintf(session->peer_text, sizeof(session->peer_text), "%s", address);
+    if (pid > 0) snprintf(session->peer_text, sizeof(session->peer_text), "pid %d (%.40s)", pid, address);
+    else snprintf(session->peer_text, sizeof(session->peer_text), "%.71s", address);
     session->peer =
         (plait_peer){ .pid = pid, .uid = uid, .transport = transport->ops->name, .address = session->peer_text };
     struct pl_status_peer shown = { .pid = pid,
                                     .uid = uid,
                                     .transport = transport->ops->name,
                                     .framing = pl_framing_name(listener->url.framing),
-                                    .name = session->peer_text };
+                                    .name = address };
     session->status = pl_status_connection_add(server->status, &shown);
     session->counters = pl_status_connection_counters(session->status);
 
@@ -128,8 +135,8 @@ void pl_session_end(struct pl_session *session)
     pthread_mutex_unlock(&session->send_lock);
     leave_awake(session);
     stop_stalling(session);
-    if (session->paused & PL_PAUSE_INBOUND) atomic_fetch_sub(&server->throttled, 1); /* F_INB2: against F_INB1 */
-    if (session->admitted) atomic_fetch_sub(&server->inbound, session->admitted);    /* F_INB2: against F_INB1 */
+    if (session->throttled) atomic_fetch_sub(&server->throttled, 1); /* F_INB2: against F_INB1 */
+    pl_server_give_inbound_back(server, session->admitted);
     pl_connection_close(&session->connection, &session->reactor->loop);
     pl_status_connection_remove(session->status);
     session->counters = NULL;
@@ -159,9 +166,10 @@ void pl_session_set_pause(struct pl_session *session, unsigned bit, bool on)
     session->paused = on ? before | bit : before & ~bit;
     if ((session->paused != 0) == (before != 0)) return;
     if (session->connection.transport->bell < 0) {
-        uint32_t events = session->connection.socket.events & ~(uint32_t)(EPOLLIN | EPOLLRDHUP);
-        if (!session->paused) events |= EPOLLIN | EPOLLRDHUP;
-        (void)pl_loop_change(&session->reactor->loop, &session->connection.socket, events ? events : EPOLLERR);
+        /* A hang-up is told whatever one asks for: as an edge, or epoll would not rest until the pause is over. */
+        uint32_t events = session->connection.socket.events & EPOLLOUT;
+        events |= session->paused ? EPOLLET : EPOLLIN | EPOLLRDHUP;
+        (void)pl_loop_change(&session->reactor->loop, &session->connection.socket, events);
     }
     if (session->paused) {
         leave_awake(session);
@@ -176,12 +184,13 @@ static void check_deferred(struct pl_session *session)
 {
     uint32_t deferred =
         atomic_load_explicit(&session->deferred_count, memory_order_acquire); /* A_DEF1: pairs with R_DEF1 */
-    bool full = deferred >= session->server->outstanding_max, order = session->idless && deferred > 0;
+    bool full = deferred >= session->server->outstanding_max;
+    bool order = session->input_over || (session->idless && deferred > 0);
     if (full || order || session->input_over || session->drained) {
         atomic_store(&session->waits, true);              /* F_DEF2: then look again, against F_DEF1 in request.c */
         deferred = atomic_load(&session->deferred_count); /* F_DEF2: as above */
         full = deferred >= session->server->outstanding_max;
-        order = session->idless && deferred > 0;
+        order = session->input_over || (session->idless && deferred > 0);
     } else if (atomic_load_explicit(&session->waits, memory_order_relaxed)) { /* relaxed: only this thread sets it */
         atomic_store_explicit(&session->waits, false, memory_order_relaxed);
     }
@@ -193,10 +202,24 @@ static void check_deferred(struct pl_session *session)
 static bool finished(struct pl_session *session)
 {
     if (!session->input_over && !session->drained) return false;
-    if (!pl_list_empty(&session->parked) || session->connection.transport->ops->pending(session->connection.transport))
-        return false;
-    atomic_store(&session->waits, true);               /* F_DEF2: then look, against F_DEF1 in request.c */
-    return atomic_load(&session->deferred_count) == 0; /* F_DEF2: as above */
+    /* First whether others may still answer: what they couldn't send is seen only after that. */
+    atomic_store(&session->waits, true);                            /* F_DEF2: then look, against F_DEF1 in request.c */
+    if (atomic_load(&session->deferred_count) != 0) return false;   /* F_DEF2: as above */
+    return !pl_session_unsent(session);
+}
+
+static bool lost_answer(const struct pl_session *session)
+{
+    return atomic_load_explicit(&session->lost_answer, memory_order_relaxed); /* relaxed: the knock orders it */
+}
+
+/* An answer couldn't be sent: nothing more is taken, and when the earlier ones are out, that is the end. */
+static bool ends_for_lost_answer(struct pl_session *session)
+{
+    if (!lost_answer(session)) return false;
+    pl_session_set_pause(session, PL_PAUSE_ORDER, true);
+    if (!pl_session_unsent(session)) pl_session_end(session);
+    return true;
 }
 
 void pl_session_adopt(struct pl_session *session)
@@ -213,6 +236,9 @@ void pl_session_adopt(struct pl_session *session)
             pl_session_end(session);
             return;
         }
+        /* A long method table may not have gone out with the hello. */
+        if (transport->ops->pending(transport))
+            (void)pl_connection_want_write(&session->connection, &reactor->loop, true);
         join_awake(session);
         if (reactor->draining) pl_session_drain(session);
         return;
@@ -226,6 +252,7 @@ void pl_session_adopt(struct pl_session *session)
         fail(session, r);
         return;
     }
+    if (ends_for_lost_answer(session)) return;
     check_deferred(session);
     if (finished(session) && session->input_over) pl_session_end(session);
     else if (!session->paused) join_awake(session);
@@ -235,14 +262,17 @@ static void on_event(struct pl_connection *connection)
 {
     struct pl_session *session = pl_container_of(connection, struct pl_session, connection);
     struct pl_transport *transport = connection->transport;
-    if (transport->ops->pending(transport) || !pl_list_empty(&session->parked)) {
+    if (connection->socket.events & EPOLLOUT || pl_session_unsent(session)) {
         int r = pl_session_flush_parked(session);
         if (r < 0) {
             fail(session, r);
             return;
         }
     }
-    if ((session->input_over && finished(session)) || (transport->hung_up && session->paused & PL_PAUSE_PARKED)) {
+    if (ends_for_lost_answer(session)) return;
+    /* Nobody is there to be answered; but what came one-way before is still to run. */
+    bool mute = transport->hung_up && (session->idless || session->paused & PL_PAUSE_PARKED);
+    if ((session->input_over && finished(session)) || (mute && session->paused)) {
         pl_session_end(session);
         return;
     }
@@ -298,6 +328,9 @@ static int handle(struct pl_session *session, struct pl_message *message)
     case PL_FRAME_SEND:
         session->admitted -= message->admitted <= session->admitted ? message->admitted : session->admitted;
         take(session, message);
+        /* What didn't run, since it came too late or beyond a GOAWAY. */
+        pl_server_give_inbound_back(session->server, message->admitted);
+        message->admitted = 0;
         return 0;
     case PL_FRAME_CANCEL: pl_request_cancel(session, message->frame.call); return 0;
     default: return pl_error(-EPROTO, "a client sent a frame of kind %d", message->frame.kind);
@@ -307,7 +340,7 @@ static int handle(struct pl_session *session, struct pl_message *message)
 static void note_stall(struct pl_session *session)
 {
     struct pl_transport *transport = session->connection.transport;
-    bool middle = transport->partial || transport->ops->pending(transport);
+    bool middle = transport->partial || pl_session_unsent(session);
     if (!middle) {
         if (session->stall_since) stop_stalling(session);
         return;
@@ -315,7 +348,7 @@ static void note_stall(struct pl_session *session)
     if (session->stall_since) return;
     struct pl_reactor *reactor = session->reactor;
     session->stall_since = pl_clock_ns();
-    session->stall_moved = *transport->moved;
+    session->stall_moved = pl_transport_moved(transport);
     pl_list_append(&reactor->stalled, &session->stall);
     if (reactor->stall_timer.place == 0)
         (void)pl_timer_set(&reactor->loop, &reactor->stall_timer,
@@ -325,11 +358,11 @@ static void note_stall(struct pl_session *session)
 void pl_session_check_stall(struct pl_session *session, uint64_t now_ns)
 {
     struct pl_transport *transport = session->connection.transport;
-    if (*transport->moved != session->stall_moved ||
+    if (pl_transport_moved(transport) != session->stall_moved ||
         session->paused & (PL_PAUSE_INBOUND | PL_PAUSE_ORDER | PL_PAUSE_FULL)) {
-        session->stall_moved = *transport->moved;
+        session->stall_moved = pl_transport_moved(transport);
         session->stall_since = now_ns;
-        if (!transport->partial && !transport->ops->pending(transport)) stop_stalling(session);
+        if (!transport->partial && !pl_session_unsent(session)) stop_stalling(session);
     } else if (now_ns - session->stall_since >= (uint64_t)PL_STALL_MS * 1000000) {
         pl_log(PLAIT_LOG_INFO, "%s: connection of %s ended: no progress in the middle of a message for %d s",
                session->server->name, session->peer_text, PL_STALL_MS / 1000);
@@ -340,13 +373,20 @@ void pl_session_check_stall(struct pl_session *session, uint64_t now_ns)
 bool pl_session_serve(struct pl_session *session)
 {
     struct pl_transport *transport = session->connection.transport;
-    bool received = false;
+    bool received = false, looked = false;
     session->batch_ticks = session->reactor->now;
     for (int i = 0; i < PL_BATCH && !session->paused; i++) {
+        if (__builtin_expect(lost_answer(session), 0)) break; /* its knock ends it */
         struct pl_message message;
         int r = transport->ops->receive(transport, &message);
         if (r == PL_TRANSPORT_EMPTY) {
-            if (transport->hung_up && transport->bell >= 0) input_over(session);
+            if (transport->hung_up && transport->bell < 0 && !looked) {
+                /* A stream takes a short read for the last one: once more, since no event will say so. */
+                looked = true;
+                transport->ops->readable(transport);
+                continue;
+            }
+            if (transport->hung_up) input_over(session);
             else note_stall(session);
             if (session->dead) return true;
             if (session->paused & PL_PAUSE_INBOUND) {
@@ -368,9 +408,11 @@ bool pl_session_serve(struct pl_session *session)
             fail(session, r);
             return true;
         }
-        if (__builtin_expect(!pl_list_empty(&session->parked), 0)) pl_session_set_pause(session, PL_PAUSE_PARKED, true);
-        if (atomic_load_explicit(&session->deferred_count, memory_order_relaxed))
-            check_deferred(session); /* relaxed: a look follows */
+        if (atomic_load_explicit(&session->deferred_count, memory_order_relaxed)) {
+            check_deferred(session); /* relaxed: a look follows; what others parked they tell of */
+        } else if (__builtin_expect(!pl_list_empty(&session->parked), 0)) {
+            pl_session_set_pause(session, PL_PAUSE_PARKED, true);
+        }
     }
     if (session->drained && !session->dead && !transport->partial && !transport->ops->ready(transport) &&
         finished(session)) {

@@ -147,6 +147,24 @@ int pl_ring_look(struct pl_ring_consumer *ring, uint64_t tail)
     return 0;
 }
 
+bool pl_ring_ahead(const struct pl_ring_consumer *ring, size_t size, const uint8_t **ret_data, size_t *ret_size)
+{
+    uint64_t from = ring->head + pl_ring_round(size), offset = from & (ring->capacity - 1);
+    /* AR1: as in pl_ring_peek. */
+    uint64_t tail = atomic_load_explicit(&ring->shared->tail, memory_order_acquire);
+    if (size > ring->capacity || tail - ring->head > ring->capacity || tail % PL_RING_ALIGN != 0) return false;
+    if (tail - ring->head <= from - ring->head) return false;
+    /* Relaxed: it came with the tail (AR1). */
+    if (offset != 0 && atomic_load_explicit(&ring->shared->skip, memory_order_relaxed) == from) {
+        uint64_t lap = from + (ring->capacity - offset);
+        if (tail - ring->head <= lap - ring->head) return false;
+        from = lap;
+    }
+    *ret_data = ring->data + (from & (ring->capacity - 1));
+    *ret_size = (size_t)(tail - from);
+    return true;
+}
+
 int pl_ring_overconsumed(const struct pl_ring_consumer *ring, size_t size)
 {
     return pl_error(-EPROTO, "ring: the peer's record claims %zu bytes where %llu are there", size,

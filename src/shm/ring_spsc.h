@@ -65,6 +65,10 @@ void pl_ring_fed(struct pl_ring_producer *ring);
 bool pl_ring_sleep(struct pl_ring_consumer *ring);
 void pl_ring_awake(struct pl_ring_consumer *ring);
 
+/* What is committed behind the first SIZE bytes (of what peek gave), to look ahead; nothing is consumed.
+ * False: nothing, or a lie, of which the next peek tells. */
+bool pl_ring_ahead(const struct pl_ring_consumer *ring, size_t size, const uint8_t **ret_data, size_t *ret_size);
+
 /* The rare halves of the inline functions below. */
 int pl_ring_make_room(struct pl_ring_producer *ring, size_t size);
 int pl_ring_look(struct pl_ring_consumer *ring, uint64_t tail);
@@ -141,6 +145,14 @@ static inline int pl_ring_consume(struct pl_ring_consumer *ring, size_t size)
         atomic_store_explicit(&ring->shared->head, ring->head, memory_order_release);
     }
     return 0;
+}
+
+/* Whether a producer starves, as far as it shows without a fence: for a loop that serves many rings and
+ * rarely sleeps. Where it is true, give back; where it is false too early, the next look shows it. */
+static inline bool pl_ring_hungry(const struct pl_ring_consumer *ring)
+{
+    /* Relaxed: a hint; pl_ring_give_back decides. */
+    return atomic_load_explicit(&ring->shared->starved, memory_order_relaxed) != 0;
 }
 
 /* Publishes the head if it moved and looks for a starving producer: true: ring its doorbell. It costs a

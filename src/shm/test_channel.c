@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -237,6 +238,65 @@ TEST(a_forked_child_detaches_without_harm_and_makes_channels_of_its_own)
     CHECK(third.window == server.window);
     close(fd);
     pl_channel_detach(&third);
+    pl_channel_detach(&server);
+    pl_channel_detach(&client);
+}
+
+static long address_space_kib(void)
+{
+    long pages = 0;
+    FILE *file = fopen("/proc/self/statm", "re");
+    CHECK(file != NULL && fscanf(file, "%ld", &pages) == 1);
+    fclose(file);
+    return pages * (long)pl_page_size() / 1024;
+}
+
+TEST(windows_are_given_back_with_their_last_channel)
+{
+    long before = address_space_kib();
+    for (int i = 0; i < 200; i++) {
+        struct pl_channel server, client;
+        make_pair(&server, &client, i % 2 == 0 ? PL_RING_CAPACITY : 1 << 20);
+        pl_channel_detach(&server);
+        pl_channel_detach(&client);
+    }
+    CHECK(address_space_kib() - before < 100 * 1024); /* a window each would be 600 MiB */
+}
+
+static _Atomic bool over;
+
+static void *keep_busy(void *context)
+{
+    while (!over) {
+        struct pl_channel channel;
+        int fd;
+        CHECK_INT(pl_channel_create(&channel, *(uint32_t *)context, &fd), 0);
+        close(fd);
+        pl_channel_detach(&channel);
+    }
+    return NULL;
+}
+
+TEST(a_child_forked_amid_other_threads_work_is_not_stuck)
+{
+    struct pl_channel server, client;
+    uint32_t capacity = 1 << 20; /* a window each: the lock is held while the kernel makes it */
+    pthread_t threads[2];
+    make_pair(&server, &client, PL_RING_CAPACITY);
+    for (int i = 0; i < 2; i++) CHECK_INT(pthread_create(&threads[i], NULL, keep_busy, &capacity), 0);
+    for (int i = 0; i < 100; i++) {
+        pid_t pid = fork();
+        if (pid == 0) {
+            alarm(20);
+            pl_channel_detach(&server);
+            pl_channel_detach(&client);
+            make_pair(&server, &client, PL_RING_CAPACITY);
+            _exit(0);
+        }
+        CHECK_INT(test_wait_child(pid), 0);
+    }
+    over = true;
+    for (int i = 0; i < 2; i++) pthread_join(threads[i], NULL);
     pl_channel_detach(&server);
     pl_channel_detach(&client);
 }

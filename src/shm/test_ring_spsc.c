@@ -1,117 +1,10 @@
-/* The ring: order, room, lies, pages, wake-ups; in one thread, two threads and two processes. */
-#include "harness/test.h"
+/* The ring in one thread: order, room, pages, announcements, lies. */
+#include "shm/test_ring_rig.h"
 
 #include "base/error.h"
-#include "shm/channel.h"
-#include "shm/doorbell.h"
-#include "shm/ring_spsc.h"
 
 #include <errno.h>
-#include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/epoll.h>
-#include <sys/stat.h>
-#include <sys/wait.h>
-#include <time.h>
-#include <unistd.h>
-
-enum { N = PL_RING_CAPACITY };
-
-/* Both ends of one ring: in a channel, or (PLAIN) in memory without a mirror, which lets TSan see it. */
-struct rig {
-    struct pl_channel channel;
-    struct pl_ring_shared *shared;
-    uint8_t *plain;
-    struct pl_ring_producer producer;
-    struct pl_ring_consumer consumer;
-};
-
-static void rig_join(struct rig *rig, uint8_t *data)
-{
-    pl_ring_producer_init(&rig->producer, rig->shared, data, N);
-    pl_ring_consumer_init(&rig->consumer, rig->shared, data, N);
-}
-
-static void rig_open(struct rig *rig)
-{
-    int fd;
-    *rig = (struct rig){ 0 };
-    CHECK_INT(pl_channel_create(&rig->channel, N, &fd), 0);
-    close(fd);
-    rig->shared = &rig->channel.control->ring[0];
-    rig_join(rig, rig->channel.ring[0]);
-}
-
-static void rig_open_plain(struct rig *rig)
-{
-    *rig = (struct rig){ 0 };
-    rig->plain = aligned_alloc(4096, 2 * N);
-    rig->shared = aligned_alloc(64, sizeof *rig->shared);
-    CHECK(rig->plain != NULL && rig->shared != NULL);
-    memset(rig->shared, 0, sizeof *rig->shared);
-    rig_join(rig, rig->plain);
-}
-
-static void rig_close(struct rig *rig)
-{
-    pl_channel_detach(&rig->channel);
-    if (rig->plain != NULL) free(rig->shared);
-    free(rig->plain);
-}
-
-/* A record carries its number, its size and bytes that follow from both. */
-static uint8_t byte_of(uint64_t number, size_t at)
-{
-    return (uint8_t)(number * 31 + at);
-}
-
-static int put(struct pl_ring_producer *ring, uint64_t number, size_t size)
-{
-    void *data = NULL;
-    int r = pl_ring_reserve(ring, size, &data);
-    if (r != 0) return r;
-    uint8_t *bytes = data;
-    uint64_t head[2] = { number, size };
-    CHECK(size >= sizeof head);
-    memcpy(bytes, head, sizeof head);
-    for (size_t i = sizeof head; i < size; i++) bytes[i] = byte_of(number, i);
-    pl_ring_commit(ring, size);
-    return 0;
-}
-
-/* Checks that DATA begins with record NUMBER; its size. */
-static size_t check_record(const uint8_t *data, size_t room, uint64_t number)
-{
-    uint64_t head[2];
-    CHECK(room >= sizeof head);
-    memcpy(head, data, sizeof head);
-    CHECK_INT(head[0], number);
-    CHECK(head[1] <= room);
-    for (size_t i = sizeof head; i < head[1]; i++)
-        if (data[i] != byte_of(number, i)) CHECK_INT(data[i], byte_of(number, i));
-    return head[1];
-}
-
-static int take(struct pl_ring_consumer *ring, uint64_t number, size_t *ret_size)
-{
-    const uint8_t *data;
-    size_t room;
-    int r = pl_ring_peek(ring, &data, &room);
-    if (r != 0) return r;
-    *ret_size = check_record(data, room, number);
-    return pl_ring_consume(ring, *ret_size);
-}
-
-static void put_and_take(struct rig *rig, uint64_t number, size_t size)
-{
-    size_t got = 0;
-    CHECK_INT(put(&rig->producer, number, size), 0);
-    pl_ring_publish(&rig->producer);
-    CHECK_INT(take(&rig->consumer, number, &got), 0);
-    CHECK_INT(got, size);
-}
 
 static void many_laps(struct rig *rig)
 {
@@ -458,6 +351,71 @@ TEST(a_starving_producer_is_rung_once_when_room_is_given_back)
     rig_close(&rig);
 }
 
+TEST(hunger_shows_before_anything_is_given_back)
+{
+    struct rig rig;
+    rig_open(&rig);
+    uint64_t sent = 0;
+    size_t size;
+    while (put(&rig.producer, sent, 1024) == 0) sent++;
+    pl_ring_publish(&rig.producer);
+    CHECK_INT(pl_ring_hungry(&rig.consumer), false);
+    CHECK_INT(pl_ring_starve(&rig.producer, 1024), true);
+    CHECK_INT(take(&rig.consumer, 0, &size), 0);
+    CHECK_INT(pl_ring_hungry(&rig.consumer), true);
+    CHECK_INT(pl_ring_give_back(&rig.consumer), true);
+    CHECK_INT(pl_ring_hungry(&rig.consumer), false);
+    rig_close(&rig);
+}
+
+TEST(a_look_ahead_sees_what_comes_behind_a_record)
+{
+    struct rig rig;
+    rig_open(&rig);
+    const uint8_t *data = NULL;
+    size_t size = 0;
+    CHECK_INT(pl_ring_ahead(&rig.consumer, 0, &data, &size), false);
+    for (uint64_t i = 0; i < 41; i++) put_and_take(&rig, i, 96); /* one more fits the page */
+    CHECK_INT(put(&rig.producer, 41, 96), 0);
+    pl_ring_publish(&rig.producer);
+    CHECK_INT(pl_ring_peek(&rig.consumer, &data, &size), 0);
+    CHECK_INT(pl_ring_ahead(&rig.consumer, 96, &data, &size), false);
+    CHECK_INT(pl_ring_ahead(&rig.consumer, 0, &data, &size), true);
+    check_record(data, size, 41);
+    CHECK_INT(put(&rig.producer, 42, 96), 0); /* not empty: no skip */
+    pl_ring_publish(&rig.producer);
+    CHECK_INT(pl_ring_ahead(&rig.consumer, 96, &data, &size), true);
+    CHECK_INT(size, 96);
+    check_record(data, size, 42);
+    for (uint64_t i = 41; i < 43; i++) CHECK_INT(take(&rig.consumer, i, &size), 0);
+    rig_close(&rig);
+}
+
+TEST(a_look_ahead_follows_a_skip_and_believes_no_lie)
+{
+    struct rig rig;
+    rig_open(&rig);
+    const uint8_t *data = NULL, *before = NULL;
+    size_t size = 0;
+    uint64_t i = 0;
+    for (; i < 42; i++) put_and_take(&rig, i, 96);
+    CHECK_INT(put(&rig.producer, i, 96), 0);
+    CHECK_INT(rig.producer.tail, N + 96);
+    pl_ring_publish(&rig.producer);
+    CHECK_INT(pl_ring_ahead(&rig.consumer, 0, &data, &size), true);
+    CHECK(data == rig.channel.ring[0]);
+    check_record(data, size, i);
+    uint64_t head = rig.consumer.head;
+    uint64_t lies[] = { head - 32, head, head + 1, head + 32, N, N - 32, head + N + 32, UINT64_MAX, 0 };
+    for (size_t k = 0; k < sizeof(lies) / sizeof(lies[0]); k++) {
+        rig.shared->tail = lies[k];
+        CHECK_INT(pl_ring_ahead(&rig.consumer, 0, &before, &size), false);
+    }
+    CHECK(before == NULL);
+    CHECK_INT(pl_ring_ahead(&rig.consumer, SIZE_MAX, &before, &size), false);
+    rig_close(&rig);
+}
+
 TEST(a_head_that_consume_published_still_feeds_the_starving)
 {
     struct rig rig;
@@ -569,198 +527,4 @@ TEST(a_record_longer_than_what_is_there_is_refused)
     CHECK_INT(pl_ring_consume(&rig.consumer, 127), 0);
     CHECK_INT(pl_ring_peek(&rig.consumer, &data, &size), PL_RING_EMPTY);
     rig_close(&rig);
-}
-
-/* Two at work: each sleeps on its doorbell whenever it can. */
-
-struct pair {
-    struct rig rig;
-    int consumer_bell, producer_bell;
-    uint64_t records;
-};
-
-enum { NO_WAKE_MS = 20000 }; /* a lost wake-up shows as this */
-
-static int watch(int bell)
-{
-    int epoll = epoll_create1(EPOLL_CLOEXEC);
-    struct epoll_event event = { .events = EPOLLIN | EPOLLET };
-    CHECK(epoll >= 0);
-    CHECK_INT(epoll_ctl(epoll, EPOLL_CTL_ADD, bell, &event), 0);
-    return epoll;
-}
-
-static void wait_bell(int epoll)
-{
-    struct epoll_event event;
-    CHECK_INT(epoll_wait(epoll, &event, 1, NO_WAKE_MS), 1);
-}
-
-static void *produce(void *context)
-{
-    struct pair *pair = context;
-    struct pl_ring_producer *ring = &pair->rig.producer;
-    unsigned seed = 4;
-    int epoll = watch(pair->producer_bell);
-    for (uint64_t i = 0; i < pair->records;) {
-        size_t size = 16 + (size_t)rand_r(&seed) % (rand_r(&seed) % 16 == 0 ? 6000 : 150);
-        int r = put(ring, i, size);
-        if (r == PL_RING_FULL) {
-            if (pl_ring_publish(ring)) pl_doorbell_ring(pair->consumer_bell);
-            if (!pl_ring_starve(ring, size)) continue;
-            wait_bell(epoll);
-            pl_ring_fed(ring);
-            continue;
-        }
-        CHECK_INT(r, 0);
-        i++;
-        if (rand_r(&seed) % 3 == 0 && pl_ring_publish(ring)) pl_doorbell_ring(pair->consumer_bell);
-        if (rand_r(&seed) % 64 == 0) sched_yield();
-    }
-    if (pl_ring_publish(ring)) pl_doorbell_ring(pair->consumer_bell);
-    close(epoll);
-    return NULL;
-}
-
-static void *consume(void *context)
-{
-    struct pair *pair = context;
-    struct pl_ring_consumer *ring = &pair->rig.consumer;
-    int epoll = watch(pair->consumer_bell);
-    for (uint64_t i = 0; i < pair->records;) {
-        const uint8_t *data = NULL;
-        size_t room = 0;
-        int r = pl_ring_peek(ring, &data, &room);
-        if (r == PL_RING_EMPTY) {
-            if (pl_ring_give_back(ring)) pl_doorbell_ring(pair->producer_bell);
-            if (!pl_ring_sleep(ring)) continue;
-            wait_bell(epoll);
-            pl_ring_awake(ring);
-            continue;
-        }
-        CHECK_INT(r, 0);
-        /* One record a peek: a run that is read on over the lap's end needs a mirror. */
-        CHECK_INT(pl_ring_consume(ring, check_record(data, room, i++)), 0);
-    }
-    close(epoll);
-    return NULL;
-}
-
-static void pair_open(struct pair *pair, uint64_t records)
-{
-    pair->records = records;
-    CHECK_INT(pl_doorbell_create(&pair->consumer_bell), 0);
-    CHECK_INT(pl_doorbell_create(&pair->producer_bell), 0);
-}
-
-static void pair_close(struct pair *pair)
-{
-    close(pair->consumer_bell);
-    close(pair->producer_bell);
-    rig_close(&pair->rig);
-}
-
-TEST(two_threads_lose_neither_records_nor_wake_ups)
-{
-    struct pair pair;
-    rig_open_plain(&pair.rig);
-    pair_open(&pair, test_sanitized() ? 100000 : 500000);
-    pthread_t producer, consumer;
-    CHECK_INT(pthread_create(&producer, NULL, produce, &pair), 0);
-    CHECK_INT(pthread_create(&consumer, NULL, consume, &pair), 0);
-    pthread_join(producer, NULL);
-    pthread_join(consumer, NULL);
-    pair_close(&pair);
-}
-
-TEST(two_processes_lose_neither_records_nor_wake_ups)
-{
-    struct pair pair;
-    rig_open(&pair.rig);
-    pair_open(&pair, test_sanitized() ? 100000 : 500000);
-    pid_t pid = fork();
-    if (pid == 0) {
-        consume(&pair);
-        _exit(0);
-    }
-    produce(&pair);
-    CHECK_INT(test_wait_child(pid), 0);
-    pair_close(&pair);
-}
-
-/* Death: whatever the peer was doing, what it left is valid, and nothing is lost that it had published. */
-
-static void pause_us(unsigned us)
-{
-    struct timespec span = { .tv_nsec = (long)us * 1000 };
-    nanosleep(&span, NULL);
-}
-
-TEST(a_killed_producer_leaves_what_it_published)
-{
-    unsigned seed = 5;
-    for (int round = 0; round < 40; round++) {
-        struct pair pair;
-        rig_open(&pair.rig);
-        pair_open(&pair, UINT64_MAX);
-        pid_t pid = fork();
-        if (pid == 0) {
-            produce(&pair);
-            _exit(1);
-        }
-        uint64_t received = 0;
-        size_t size;
-        unsigned quota = (unsigned)rand_r(&seed) % 3000; /* killed under load, after that many */
-        while (received < quota) {
-            int r = take(&pair.rig.consumer, received, &size);
-            if (r == 0) received++;
-            else CHECK_INT(r, PL_RING_EMPTY);
-            if (pl_ring_give_back(&pair.rig.consumer)) pl_doorbell_ring(pair.producer_bell);
-        }
-        kill(pid, SIGKILL);
-        CHECK_INT(test_wait_child(pid), 128 + SIGKILL);
-        uint64_t tail = pair.rig.shared->tail;
-        for (;;) {
-            int r = take(&pair.rig.consumer, received, &size);
-            if (r == PL_RING_EMPTY) break;
-            CHECK_INT(r, 0);
-            received++;
-        }
-        CHECK_INT(pair.rig.consumer.head, tail);
-        pair_close(&pair);
-    }
-}
-
-TEST(a_killed_consumer_leaves_the_producer_unharmed)
-{
-    unsigned seed = 6;
-    for (int round = 0; round < 40; round++) {
-        struct pair pair;
-        rig_open(&pair.rig);
-        pair_open(&pair, UINT64_MAX);
-        pid_t pid = fork();
-        if (pid == 0) {
-            consume(&pair);
-            _exit(1);
-        }
-        unsigned quota = 1000 + (unsigned)rand_r(&seed) % 3000;
-        uint64_t sent = 0;
-        while (sent < quota) {
-            int r = put(&pair.rig.producer, sent, 16 + (size_t)rand_r(&seed) % 300);
-            if (r == 0) sent++;
-            else CHECK_INT(r, PL_RING_FULL);
-            if (pl_ring_publish(&pair.rig.producer)) pl_doorbell_ring(pair.consumer_bell);
-        }
-        pause_us((unsigned)rand_r(&seed) % 200);
-        kill(pid, SIGKILL);
-        CHECK_INT(test_wait_child(pid), 128 + SIGKILL);
-        for (int i = 0; i < 3000; i++) {
-            int r = put(&pair.rig.producer, sent++, 64);
-            CHECK(r == 0 || r == PL_RING_FULL);
-            pl_ring_publish(&pair.rig.producer);
-        }
-        CHECK_INT(put(&pair.rig.producer, sent, N / 2), PL_RING_FULL);
-        CHECK_INT(pl_ring_starve(&pair.rig.producer, N / 2), true);
-        pair_close(&pair);
-    }
 }

@@ -228,6 +228,21 @@ TEST(an_aborted_segment_is_free_again_with_a_new_generation)
     rig_close(&rig);
 }
 
+TEST(generations_wrap_around_without_zero)
+{
+    struct rig rig;
+    rig_open(&rig);
+    struct pl_segment *segment = take(&rig, MIB);
+    segment->generation = UINT32_MAX; /* as if it had been used that often */
+    struct pl_segment_view one = view(&rig, segment, 10);
+    pl_segment_view_release(&one);
+    CHECK_INT(take(&rig, MIB)->generation, 1);
+    one = view(&rig, segment, 10);
+    pl_segment_view_release(&one);
+    CHECK_INT(take(&rig, MIB)->generation, 2);
+    rig_close(&rig);
+}
+
 static size_t allocated(int fd)
 {
     struct stat status;
@@ -477,6 +492,22 @@ TEST(a_forked_child_reads_its_views_and_tells_nobody)
     CHECK_INT(one.data[MIB - 1], 7);
     pl_segment_view_release(&one);
     CHECK_INT(rig.returned[0], 1);
+    rig_close(&rig);
+}
+
+TEST(a_child_without_fork_handlers_tells_nobody_either)
+{
+    struct rig rig;
+    rig_open(&rig);
+    struct pl_segment_view one = view(&rig, take(&rig, MIB), MIB);
+    pid_t pid = _Fork();
+    if (pid == 0) {
+        pl_segment_view_release(&one);
+        pl_segment_map_close(rig.map);
+        _exit(rig.returned[0] != 0);
+    }
+    CHECK_INT(test_wait_child(pid), 0);
+    pl_segment_view_release(&one);
     rig_close(&rig);
 }
 

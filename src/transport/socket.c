@@ -49,6 +49,11 @@ static bool stale_unix_socket(const struct pl_address *address, const char *path
     return connect(fd, (const struct sockaddr *)&address->storage, address->size) < 0 && errno == ECONNREFUSED;
 }
 
+static int bind_to(int fd, const struct pl_address *address)
+{
+    return bind(fd, (const struct sockaddr *)&address->storage, address->size) < 0 ? -errno : 0;
+}
+
 static int bind_and_listen(const struct pl_url *url, struct pl_address *address, int *ret_fd)
 {
     char text[PL_ADDRESS_TEXT];
@@ -56,19 +61,19 @@ static int bind_and_listen(const struct pl_url *url, struct pl_address *address,
     int r = open_socket(address->storage.ss_family, &fd);
     if (r < 0) return r;
     if (url->scheme == PL_SCHEME_TCP) (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &(int){ 1 }, sizeof(int));
-    r = bind(fd, (struct sockaddr *)&address->storage, address->size);
-    if (r < 0 && errno == EADDRINUSE && url->scheme == PL_SCHEME_UNIX && stale_unix_socket(address, url->path)) {
+    r = bind_to(fd, address);
+    if (r == -EADDRINUSE && url->scheme == PL_SCHEME_UNIX && stale_unix_socket(address, url->path)) {
         (void)unlink(url->path);
-        r = bind(fd, (struct sockaddr *)&address->storage, address->size);
+        r = bind_to(fd, address);
     }
-    if (r == 0) r = listen(fd, BACKLOG);
+    if (r == 0 && listen(fd, BACKLOG) < 0) r = -errno;
     if (r < 0)
-        return pl_error(-errno, "cannot listen on %s: %s%s",
+        return pl_error(r, "cannot listen on %s: %s%s",
                         url->scheme == PL_SCHEME_UNIX ? url->path : pl_address_format(address, text, sizeof(text)),
-                        pl_error_word(errno),
-                        errno == EADDRINUSE ? " (another program listens there: stop it, or take port 0)"
-                        : errno == EACCES   ? " (a port below 1024, or a directory that you may not write)"
-                                            : "");
+                        pl_error_word(r),
+                        r == -EADDRINUSE ? " (another program listens there: stop it, or take port 0)"
+                        : r == -EACCES   ? " (a port below 1024, or a directory that you may not write)"
+                                         : "");
     *ret_fd = fd;
     fd = -1;
     return 0;
@@ -154,6 +159,18 @@ static int wait_connected(int fd, uint64_t deadline_ns)
     }
 }
 
+/* TCP on one machine can connect a socket to itself: its ephemeral port may be the very one that it calls while
+ * nobody listens there. */
+static bool met_itself(int fd, const struct pl_address *peer)
+{
+    struct pl_address own = { .size = sizeof(own.storage) };
+    if (peer->storage.ss_family == AF_UNIX) return false;
+    if (getsockname(fd, (struct sockaddr *)&own.storage, &own.size) < 0 || own.size != peer->size) return false;
+    if (pl_address_port(&own) != pl_address_port(peer)) return false;
+    char a[PL_ADDRESS_TEXT], b[PL_ADDRESS_TEXT];
+    return strcmp(pl_address_format(&own, a, sizeof(a)), pl_address_format(peer, b, sizeof(b))) == 0;
+}
+
 static int connect_one(const struct pl_address *address, const char *where, uint64_t deadline_ns, int *ret_fd)
 {
     int fd PL_AUTO_CLOSE = -1;
@@ -162,6 +179,7 @@ static int connect_one(const struct pl_address *address, const char *where, uint
     for (;;) {
         r = connect(fd, (const struct sockaddr *)&address->storage, address->size) == 0 ? 0 : -errno;
         if (r == -EINPROGRESS) r = wait_connected(fd, deadline_ns);
+        if (r == 0 && met_itself(fd, address)) r = -ECONNREFUSED;
         if (r != -EAGAIN) break;
         /* A Unix listener's backlog is full, and poll would say ready at once: by timer. */
         if (pl_clock_ns() >= deadline_ns) break;

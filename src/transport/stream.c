@@ -30,6 +30,12 @@ void pl_stream_deinit(struct pl_stream *stream)
     pl_close(&stream->fd);
 }
 
+/* Relaxed: a count that both halves keep; the owner compares two looks at it. */
+static void count_moved(struct pl_stream *stream, ssize_t bytes)
+{
+    atomic_fetch_add_explicit(&stream->moved, (uint64_t)bytes, memory_order_relaxed);
+}
+
 /* ---- reading ---- */
 
 static ssize_t receive_with_fds(struct pl_stream *stream, void *memory, size_t room)
@@ -64,7 +70,7 @@ static ssize_t receive_once(struct pl_stream *stream, void *memory, size_t room)
     }
     if (n < 0) return n == -EPROTO ? n : pl_error((int)n, "receive: %s", pl_error_word((int)n));
     if (n == 0) stream->eof = true;
-    stream->moved += (uint64_t)n;
+    count_moved(stream, n);
     /* With descriptors a recvmsg may end early at the message that carries them. */
     if ((size_t)n < room && !stream->with_fds) stream->readable = false;
     return n;
@@ -147,7 +153,7 @@ static ssize_t write_some(struct pl_stream *stream, const struct iovec *iov, int
     do n = sendmsg(stream->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
     while (n < 0 && errno == EINTR);
     if (n >= 0) {
-        stream->moved += (uint64_t)n;
+        count_moved(stream, n);
         return n;
     }
     if (errno == EAGAIN) return 0;
@@ -157,6 +163,7 @@ static ssize_t write_some(struct pl_stream *stream, const struct iovec *iov, int
 /* What is left of IOV behind its first DONE bytes goes to `out`, the last element perhaps to `borrowed`. */
 static int keep_rest(struct pl_stream *stream, const struct iovec *iov, int count, size_t done, bool borrow)
 {
+    int r = 0;
     for (int i = 0; i < count; i++) {
         if (done >= iov[i].iov_len) {
             done -= iov[i].iov_len;
@@ -169,11 +176,14 @@ static int keep_rest(struct pl_stream *stream, const struct iovec *iov, int coun
             stream->borrowed = rest;
             stream->borrowed_size = size;
         } else {
-            int r = pl_buffer_append(&stream->out, rest, size);
-            if (r < 0) return r;
+            r = pl_buffer_append(&stream->out, rest, size);
+            if (r < 0) break;
         }
     }
-    return PL_STREAM_OK;
+    if (r == 0) return PL_STREAM_OK;
+    /* A piece of the message may be out: nothing that follows it would be understood. */
+    (void)shutdown(stream->fd, SHUT_RDWR);
+    return pl_error(-ECONNABORTED, "no memory to keep what the socket doesn't take yet: the connection ends");
 }
 
 static size_t total_size(const struct iovec *iov, int count)
@@ -261,8 +271,8 @@ int pl_stream_own(struct pl_stream *stream)
 {
     if (stream->borrowed_size == 0) return 0;
     int r = pl_buffer_append(&stream->out, stream->borrowed, stream->borrowed_size);
-    if (r < 0) return r;
+    if (r < 0) (void)shutdown(stream->fd, SHUT_RDWR); /* the owner takes it away: the message stays a piece */
     stream->borrowed = NULL;
     stream->borrowed_size = 0;
-    return 0;
+    return r;
 }

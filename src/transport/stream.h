@@ -10,6 +10,7 @@
 
 #include "base/buffer.h"
 #include "base/fd.h"
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <sys/types.h>
 #include <sys/uio.h>
@@ -20,7 +21,7 @@ enum { PL_STREAM_PENDING_MAX = 262144 }; /* bytes waiting to be written above wh
 struct pl_stream {
     int fd;
     bool readable, eof;
-    uint64_t moved; /* bytes read and written */
+    _Atomic uint64_t moved; /* bytes read and written, by a thread each */
     bool with_fds;  /* descriptors ride on the bytes */
     int fds[PL_FDS_MAX];
     size_t fd_count;

@@ -14,6 +14,7 @@
 #include "shm/segment.h"
 #include "wire/frame.h"
 #include "wire/framing.h"
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -100,7 +101,7 @@ struct pl_transport {
 
     /* What the epoll set watches: socket always; bell (or -1) with EPOLLET, never read. */
     int socket, bell;
-    const uint64_t *moved; /* bytes through the socket so far: progress */
+    const _Atomic uint64_t *moved; /* bytes through the socket so far: progress */
     bool partial;          /* receive said EMPTY in the middle of a message */
     bool hung_up;          /* set by the owner when epoll says so; what was committed before is still received */
 };
@@ -109,6 +110,12 @@ enum { PL_ADMIT_ABOVE = 1 << 20 };
 
 /* Walks SIZE bytes of whole frames for a CANCEL of CALL. */
 bool pl_transport_find_cancel(const uint8_t *bytes, size_t size, size_t align, uint64_t call);
+
+/* Relaxed: two looks are compared, and nothing else depends on it. */
+static inline uint64_t pl_transport_moved(const struct pl_transport *transport)
+{
+    return atomic_load_explicit(transport->moved, memory_order_relaxed);
+}
 
 /* MESSAGE is FRAME with its body behind the head at BYTES, lent until release. */
 static inline void pl_message_lend(struct pl_message *message, const struct pl_frame *frame, const uint8_t *bytes)

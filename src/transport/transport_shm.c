@@ -39,6 +39,7 @@ struct shm_transport {
     struct pl_segment_map *map; /* made with the first announcement received */
     uint32_t heard;             /* announcements received */
     enum awaited awaited;
+    bool admitted;               /* the awaited body */
     struct pl_frame frame; /* whose body is awaited */
     struct pl_frame_segment where;
     uint8_t *body;
@@ -248,8 +249,10 @@ static int receive_body_head(struct shm_transport *t)
     const uint8_t *data;
     size_t size;
     struct pl_frame head;
-    if (t->body_size > PL_ADMIT_ABOVE && t->base.admit && !t->base.admit(t->base.owner, t->body_size))
-        return PL_TRANSPORT_EMPTY;
+    if (t->body_size > PL_ADMIT_ABOVE && t->base.admit && !t->admitted) {
+        if (!t->base.admit(t->base.owner, t->body_size)) return PL_TRANSPORT_EMPTY;
+        t->admitted = true; /* once, though we may come back for a head that isn't there yet */
+    }
     int r = pl_stream_peek(&t->control, PL_FRAME_HEAD, &data, &size);
     if (r == PL_STREAM_EMPTY) return PL_TRANSPORT_EMPTY;
     if (r == PL_STREAM_END) return PL_TRANSPORT_END;
@@ -322,7 +325,17 @@ static int begin_large(struct shm_transport *t, const struct pl_frame *frame, co
                         (unsigned long long)size, (unsigned long long)t->base.max_message);
     t->frame.size = (uint32_t)size;
     t->awaited = in_segment ? ANNOUNCEMENT : BODY_HEAD;
+    t->admitted = false;
     return pl_ring_consume(&t->in, PL_FRAME_HEAD + frame->size);
+}
+
+/* A receiver that others keep busy may not sleep for long: who waits for room here is to hear of it now. Relaxed
+ * and without a fence, since we come back; the look before a sleep has one. */
+static int found_empty(struct shm_transport *t)
+{
+    uint32_t starved = atomic_load_explicit(&t->in.shared->starved, memory_order_relaxed);
+    if (__builtin_expect(starved != 0, 0) && pl_ring_give_back(&t->in)) pl_doorbell_ring(t->bell_out);
+    return PL_TRANSPORT_EMPTY;
 }
 
 static int shm_receive(struct pl_transport *transport, struct pl_message *ret_message)
@@ -339,7 +352,7 @@ static int shm_receive(struct pl_transport *transport, struct pl_message *ret_me
         size_t size = 0;
         struct pl_frame frame;
         int r = pl_ring_peek(&t->in, &data, &size);
-        if (r == PL_RING_EMPTY) return PL_TRANSPORT_EMPTY;
+        if (r == PL_RING_EMPTY) return found_empty(t);
         if (r < 0) return r;
         if (size < PL_FRAME_HEAD) return pl_error(-EPROTO, "the peer committed a piece of a frame");
         memcpy(head, data, sizeof(head)); /* the peer can write there at any time: copy, check, use the copy */

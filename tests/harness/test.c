@@ -33,6 +33,7 @@ struct shared {
 
 static struct test_case *tests, **tests_end = &tests;
 static struct shared *shared;
+static const struct test_case *current;
 static char directory[512];
 static unsigned char fds_before[FDS_SHOWN];
 static size_t mappings_before;
@@ -108,8 +109,7 @@ void test_check_contains(const char *file, int line, const char *what, const cha
         test_fail(file, line, "%s is \"%s\", expected to contain \"%s\"", what, text ? text : "(null)", part);
 }
 
-void test_check_mem(const char *file, int line, const char *what, const void *actual, const void *expected,
-                    size_t size)
+void test_check_mem(const char *file, int line, const char *what, const void *actual, const void *expected, size_t size)
 {
     const unsigned char *a = actual, *b = expected;
     for (size_t i = 0; i < size; i++)
@@ -128,6 +128,11 @@ int test_wait_child(pid_t pid)
     while (waitpid(pid, &status, 0) < 0)
         if (errno != EINTR) test_fail(__FILE__, __LINE__, "waitpid(%d): %s", (int)pid, strerror(errno));
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+const struct test_case *test_current(void)
+{
+    return current;
 }
 
 int test_sanitized(void)
@@ -218,8 +223,7 @@ static void check_leaks(void)
     char last[600] = "";
     size_t mappings = count_mappings(last, sizeof(last));
     if (mappings > mappings_before)
-        test_fail("", 0, "%zu shared mappings were left, the last is %s", mappings - mappings_before,
-                  last);
+        test_fail("", 0, "%zu shared mappings were left, the last is %s", mappings - mappings_before, last);
 }
 
 /* ---- the runner --------------------------------------------------------------------- */
@@ -317,6 +321,7 @@ static void run_child(struct test_case *test)
     setpgid(0, 0);
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     test_settle();
+    current = test;
     test->run();
     check_leaks();
     exit(0); /* not _exit: leak checkers want to run */
@@ -377,6 +382,7 @@ static int run_named(const char *name)
         make_directory();
         atexit(remove_directory);
         test_settle();
+        current = test;
         test->run();
         check_leaks();
         printf("ok %s\n", name);

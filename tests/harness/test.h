@@ -31,10 +31,10 @@ struct test_case {
 
 #define CHECK(condition)                                                                                               \
     do {                                                                                                               \
-        if (!(condition))                                                                                              \
-            test_fail(__FILE__, __LINE__, "%s", #condition);                                                           \
+        if (!(condition)) test_fail(__FILE__, __LINE__, "%s", #condition);                                             \
     } while (0)
-#define CHECK_INT(actual, expected) test_check_int(__FILE__, __LINE__, #actual, (long long)(actual), (long long)(expected))
+#define CHECK_INT(actual, expected)                                                                                    \
+    test_check_int(__FILE__, __LINE__, #actual, (long long)(actual), (long long)(expected))
 #define CHECK_STR(actual, expected) test_check_str(__FILE__, __LINE__, #actual, (actual), (expected))
 #define CHECK_CONTAINS(text, part) test_check_contains(__FILE__, __LINE__, #text, (text), (part))
 #define CHECK_MEM(actual, expected, size) test_check_mem(__FILE__, __LINE__, #actual, (actual), (expected), (size))
@@ -59,12 +59,14 @@ void test_settle(void);
 size_t test_count_fds(void);
 size_t test_count_mappings(void);
 
+/* The test that runs: for tests that are made from a table. */
+const struct test_case *test_current(void);
+
 /* 1 under a sanitizer, where time and memory mean little. */
 int test_sanitized(void);
 
 void test_register(struct test_case *test);
-void test_fail(const char *file, int line, const char *format, ...)
-    __attribute__((noreturn, format(printf, 3, 4)));
+void test_fail(const char *file, int line, const char *format, ...) __attribute__((noreturn, format(printf, 3, 4)));
 void test_skip(const char *why) __attribute__((noreturn));
 void test_set_timeout(int seconds);
 void test_check_int(const char *file, int line, const char *what, long long actual, long long expected);
