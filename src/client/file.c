@@ -88,6 +88,13 @@ static void file_reply(struct pl_link *link, struct pl_call *call, struct pl_mes
         return;
     }
     if (__builtin_expect(reply->status == PL_STATUS_OK, 1)) {
+        if (__builtin_expect(reply->body.size > client->max_message, 0)) {
+            snprintf(text, sizeof(text), "the answer has %zu bytes; this client's max_message is %llu",
+                     reply->body.size, (unsigned long long)client->max_message);
+            plait_reply_free(reply);
+            end_any(client, call, -EMSGSIZE, NULL, text);
+            return;
+        }
         end_any(client, call, 0, reply, NULL);
         return;
     }
@@ -156,8 +163,7 @@ static bool pump_link(struct pl_link *link)
             transport->hung_up = true;
             transport->ops->readable(transport);
             r = 0;
-        }
-        else if (r == PL_TRANSPORT_OK) {
+        } else if (r == PL_TRANSPORT_OK) {
             link->borrower = NULL;
             (void)pl_connection_want_write(&link->connection, &link->client->loop, false);
             pl_client_wake_waiters(link->client);
