@@ -307,5 +307,6 @@ TEST(limits_are_told)
     CHECK_CONTAINS(thrown_by<plait::Error>([&] { client.call("", std::string(101, 'x')); }).what(), "max_message=100");
     auto error = thrown_by<plait::Error>([&] { client.call("", "x"); });
     CHECK_INT(error.code(), -EMSGSIZE);
+    CHECK_CONTAINS(error.what(), "max_message is 200");
     CHECK(client.transport() == "unix");
 }

@@ -120,7 +120,7 @@ TEST(names_may_be_any_kind_of_string)
     CHECK(names.size() == 2 && names[0] == "echo" && names[1] == "other");
     CHECK_INT(thrown_by<plait::Error>([&] { client.call(std::string("echo\0x", 6)); }).code(), -EINVAL);
     CHECK_INT(thrown_by<plait::Error>([&] { client.call(std::string(PLAIT_NAME_MAX + 1, 'x')); }).code(), -EOPNOTSUPP);
-    CHECK_INT(thrown_by<plait::Error>([] { plait::Server server("no/name"); }).code(), -EINVAL);
+    CHECK_INT(thrown_by<plait::Error>([] { plait::Server nameless("no/name"); }).code(), -EINVAL);
 }
 
 TEST(call_options_reach_the_handler)
@@ -231,8 +231,8 @@ TEST(errors_have_the_classes_that_their_codes_mean)
     CHECK_INT(thrown_by<plait::Error>([&] { plait::Server second("held", exclusive); }).code(), -EADDRINUSE);
     plait::ClientOptions impatient;
     impatient.connect_timeout = 1ms;
-    CHECK_CONTAINS(thrown_by<plait::NoSuchName>([&] { plait::Client client("absent", impatient); }).what(), "absent");
-    CHECK_INT(thrown_by<plait::Error>([&] { plait::Client client("pigeon://coop"); }).code(), -EPROTONOSUPPORT);
+    CHECK_CONTAINS(thrown_by<plait::NoSuchName>([&] { plait::Client nobody("absent", impatient); }).what(), "absent");
+    CHECK_INT(thrown_by<plait::Error>([&] { plait::Client nobody("pigeon://coop"); }).code(), -EPROTONOSUPPORT);
 }
 
 TEST(a_dead_server_is_a_peer_that_died)
@@ -331,7 +331,8 @@ TEST(handlers_may_move_only_and_live_as_long_as_their_server)
             request.reply(std::to_string(*own += *watched));
         });
         CHECK_INT(watched.use_count(), 2);
-        CHECK_INT(thrown_by<plait::Error>([&] { server.handle("count", [watched](plait::Request &) {}); }).code(), -EEXIST);
+        CHECK_INT(thrown_by<plait::Error>([&] { server.handle("count", [watched](plait::Request &) {}); }).code(),
+                  -EEXIST);
         CHECK_INT(watched.use_count(), 2); /* the refused one is gone */
         server.start();
         plait::Client client("stateful");
@@ -345,12 +346,12 @@ TEST(a_running_server_can_be_moved)
 {
     settle();
     plait::Server server = [] {
-        plait::Server server("moving");
-        server.handle("", [text = std::string("still here, as text that needs the heap")](plait::Request &request) {
+        plait::Server first("moving");
+        first.handle("", [text = std::string("still here, as text that needs the heap")](plait::Request &request) {
             request.reply(text);
         });
-        server.start();
-        return plait::Server(std::move(server));
+        first.start();
+        return plait::Server(std::move(first));
     }();
     plait::Client client("moving");
     plait::Client other(std::move(client));
@@ -362,7 +363,7 @@ TEST(a_running_server_can_be_moved)
     CHECK_CONTAINS(other.call("").text().c_str(), "still here");
     plait::ClientOptions impatient;
     impatient.connect_timeout = 1ms;
-    (void)thrown_by<plait::NoSuchName>([&] { plait::Client client("replaced", impatient); });
+    (void)thrown_by<plait::NoSuchName>([&] { plait::Client nobody("replaced", impatient); });
 }
 
 TEST(handles_that_were_moved_from_throw)
