@@ -208,9 +208,21 @@ static bool worth_retrying(int error)
            error == -ECONNREFUSED || error == -EBUSY;
 }
 
+/* Why the last instance could not be reached, kept from what is asked afterwards. */
+struct failure {
+    int code; /* 0: none failed in this pass */
+    char text[1024];
+};
+
+static void note_failure(struct failure *failure, int code)
+{
+    failure->code = code;
+    snprintf(failure->text, sizeof(failure->text), "%s", pl_error_text());
+}
+
 /* One pass over the living instances: 0; 1: none there, or none that could be reached yet; -errno. */
 static int try_instances(struct plait_client *client, const struct taken *taken, uint64_t deadline_ns,
-                         struct found *found, int *ret_last)
+                         struct found *found, struct failure *last)
 {
     struct pl_instance *instances;
     size_t count;
@@ -223,10 +235,10 @@ static int try_instances(struct plait_client *client, const struct taken *taken,
         r = connect_instance(client, &instances[i], limit < deadline_ns ? limit : deadline_ns, found);
         if (r == 0) found->more = i + 1 < count;
         if (r == 0) result = 0;
-        else if (r < 0 && worth_retrying(r)) *ret_last = r;
+        else if (r < 0 && worth_retrying(r)) note_failure(last, r);
         else if (r < 0) result = r;
         else if (r == PL_CONNECT_BUSY)
-            *ret_last = pl_error(-ETIMEDOUT, "%s: its queue of connections is full", client->target_text);
+            note_failure(last, pl_error(-ETIMEDOUT, "%s: its queue of connections is full", client->target_text));
     }
     free(instances);
     return result;
@@ -236,27 +248,26 @@ static int wait_for_name(struct plait_client *client, const struct taken *taken,
                          enum patience patience, struct found *found)
 {
     struct pl_name_watch *watch = NULL;
-    char last_text[1024] = "";
-    int last = 0, r;
+    struct failure last = { 0, "" };
+    int r;
     for (;;) {
+        last.code = 0;
         r = try_instances(client, taken, deadline_ns, found, &last);
-        if (last < 0) snprintf(last_text, sizeof(last_text), "%s", pl_error_text());
         uint64_t now = pl_clock_ns();
         if (r != 1 || now >= deadline_ns || patience == PATIENCE_NONE) break;
-        if (watch == NULL && last == 0) {
+        if (watch == NULL && last.code == 0) {
             /* Watch first, then look again: what came in between is seen. */
             r = pl_name_watch_open(&watch, client->peer);
             if (r < 0) break;
             if (r == 0) continue;
         }
-        uint64_t pause = now + (uint64_t)(last < 0 || watch == NULL ? RETRY_MS : WATCH_MS) * 1000000;
+        uint64_t pause = now + (uint64_t)(last.code < 0 || watch == NULL ? RETRY_MS : WATCH_MS) * 1000000;
         struct pollfd poller = { .fd = watch ? pl_name_watch_fd(watch) : -1, .events = POLLIN };
         (void)poll(&poller, 1, pl_clock_poll_ms(pause < deadline_ns ? pause : deadline_ns));
         if (watch) pl_name_watch_clear(watch);
-        last = 0;
     }
     pl_name_watch_close(watch);
-    if (r == 1 && last_text[0]) r = pl_error(-ETIMEDOUT, "%s", last_text);
+    if (r == 1 && last.text[0]) r = pl_error(-ETIMEDOUT, "%s", last.text);
     else if (r == 1) r = pl_lookup_missing(client->target->name, client->peer);
     return r;
 }
@@ -391,8 +402,7 @@ static void expand(struct plait_client *client)
 
 bool pl_link_lives(const struct plait_client *client, const struct pl_link *link)
 {
-    pl_list_each(item, &client->links)
-        if (pl_container_of(item, struct pl_link, link) == link) return !link->down;
+    pl_list_each(item, &client->links) if (pl_container_of(item, struct pl_link, link) == link) return !link->down;
     return false;
 }
 

@@ -52,8 +52,11 @@ static void install(void)
 
 static void restore(void)
 {
+    struct sigaction now;
+    /* Not over what the program has installed meanwhile. */
     for (int i = 0; i < 2; i++)
-        if (installed[i]) sigaction(caught_signals[i], &before[i], NULL);
+        if (installed[i] && sigaction(caught_signals[i], NULL, &now) == 0 && now.sa_handler == on_signal)
+            sigaction(caught_signals[i], &before[i], NULL);
 }
 
 int pl_signal_catch(int wake_fd)

@@ -102,6 +102,7 @@ void pl_reactor_deinit(struct pl_reactor *reactor)
         pl_session_unref(session);
     }
     let_go_of_ended(reactor);
+    pl_alarm_deinit(&reactor->alarm, &reactor->loop);
     pl_wake_deinit(&reactor->wake, &reactor->loop);
     pl_loop_deinit(&reactor->loop);
     pthread_mutex_destroy(&reactor->inbox_lock);

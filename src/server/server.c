@@ -36,6 +36,7 @@ static void on_fork(struct pl_fork_hook *hook)
         pl_list_each(item, &reactor->sessions)
             pl_connection_forked(&pl_container_of(item, struct pl_session, link)->connection);
         pl_close(&reactor->wake.source.fd);
+        if (reactor->alarm.source.ready) pl_close(&reactor->alarm.source.fd);
         pl_close(&reactor->loop.epoll_fd);
     }
     pl_close(&server->load_fd);
@@ -329,8 +330,12 @@ int plait_server_fd(plait_server *server)
     if (r == 0 && server->state == PL_SERVER_OPEN) r = begin(server, true);
     if (r < 0) return r;
     if (!server->foreign_loop) return pl_error(-EBUSY, "%s runs its own loop", server->name);
-    pl_reactor_rest(&server->reactors[0]);
-    return server->reactors[0].loop.epoll_fd;
+    struct pl_reactor *reactor = &server->reactors[0];
+    if (reactor->alarm.source.ready == NULL) r = pl_alarm_init(&reactor->alarm, &reactor->loop);
+    if (r < 0) return r;
+    pl_reactor_rest(reactor);
+    pl_alarm_follow(&reactor->alarm, &reactor->loop);
+    return reactor->loop.epoll_fd;
 }
 
 int plait_server_dispatch(plait_server *server, int64_t timeout)
@@ -350,6 +355,7 @@ int plait_server_dispatch(plait_server *server, int64_t timeout)
         bool last = reactor->draining && pl_list_empty(&reactor->sessions);
         again = (reactor->handled == before && pl_clock_ns() < deadline) || reactor->awake_count > 0 || last;
     } while (!reactor->over && again);
+    pl_alarm_follow(&reactor->alarm, &reactor->loop);
     return reactor->over ? pl_error(-ESHUTDOWN, "%s has stopped", server->name) : (int)(reactor->handled - before);
 }
 

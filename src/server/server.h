@@ -18,6 +18,7 @@
 #include "base/spin.h"
 #include "connection/connection.h"
 #include "connection/handshake.h"
+#include "loop/alarm.h"
 #include "loop/loop.h"
 #include "loop/wake.h"
 #include "naming/claim.h"
@@ -64,6 +65,7 @@ struct pl_reactor {
     bool started;
     struct pl_loop loop;
     struct pl_wake wake;
+    struct pl_alarm alarm; /* of a foreign loop */
     struct pl_spin spin;
     struct pl_list sessions; /* all of this reactor */
     struct pl_list awake;    /* which may have something to receive */
@@ -76,7 +78,7 @@ struct pl_reactor {
     uint64_t now;     /* ticks at the start of this round's work */
     uint64_t handled; /* requests */
     bool draining, over;
-    bool told;        /* epoll told something since this wait began */
+    bool told; /* epoll told something since this wait began */
     pthread_mutex_t inbox_lock;
     struct pl_list inbox;  /* sessions: new ones, and those that may go on */
     _Atomic unsigned load; /* sessions, those in the inbox included */
@@ -112,7 +114,7 @@ struct plait_server {
     struct pl_list greetings;
     unsigned greeting_count;
     struct pl_timer accept_timer; /* listeners come back */
-    _Atomic bool accept_paused; /* relaxed: reactor 0's; others knock if they see it */
+    _Atomic bool accept_paused;   /* relaxed: reactor 0's; others knock if they see it */
 
     enum { PL_SERVER_OPEN, PL_SERVER_RUNNING, PL_SERVER_ENDED } state;
     bool foreign_loop;
@@ -151,12 +153,12 @@ struct pl_session {
 
     pthread_mutex_t send_lock;
     _Atomic uint32_t deferred_count;
-    struct pl_list deferred; /* requests */
-    struct pl_list parked;   /* replies */
-    bool dead;               /* the transport is gone */
+    struct pl_list deferred;  /* requests */
+    struct pl_list parked;    /* replies */
+    bool dead;                /* the transport is gone */
     _Atomic bool lost_answer; /* it must end, for its client would take the next answer for this one */
-    bool knocking;           /* in the inbox; under inbox_lock */
-    _Atomic bool waits;      /* the reactor wants to hear of the next answer */
+    bool knocking;            /* in the inbox; under inbox_lock */
+    _Atomic bool waits;       /* the reactor wants to hear of the next answer */
     _Atomic uint32_t references;
 
     plait_peer peer;

@@ -20,7 +20,7 @@ enum pl_frame_kind {
     PL_FRAME_REPLY = 3,   /* status */
     PL_FRAME_CANCEL = 4,  /* call id; no payload */
     PL_FRAME_GOAWAY = 5,  /* payload u64: how many CALL and SEND frames of this connection are taken */
-    PL_FRAME_PAD = 6,     /* skipped with its payload; rings only */
+    PL_FRAME_PAD = 6,     /* skipped with its payload; rings only; ours skip by themselves */
     PL_FRAME_SEGMENT = 7, /* rides on the socket with a descriptor; payload: pl_frame_segment */
     PL_FRAME_BODY = 8,    /* on the socket: the payload of the ring's frame with the flag SOCKET */
     PL_FRAME_KINDS

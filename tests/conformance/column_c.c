@@ -22,11 +22,13 @@ static void *c_open(const struct cell *cell, const char *url, const struct setti
     add_option(target, sizeof(target), settings->until_eof ? "until=eof" : "");
     options.max_message = settings->max_message;
     own->named = cell->framing == FRAMING_PLAIT;
-    if (plait_client_open(&own->client, target, &options) < 0) test_fail(__FILE__, __LINE__, "%s: %s", target, plait_error_text());
+    if (plait_client_open(&own->client, target, &options) < 0)
+        test_fail(__FILE__, __LINE__, "%s: %s", target, plait_error_text());
     return own;
 }
 
-static void c_call(void *client, const char *method, const void *data, size_t size, int64_t timeout, struct answer *answer)
+static void c_call(void *client, const char *method, const void *data, size_t size, int64_t timeout,
+                   struct answer *answer)
 {
     struct c_client *own = client;
     plait_call_options options = PLAIT_CALL_OPTIONS_INIT;
@@ -58,8 +60,14 @@ static void c_close(void *client)
 }
 
 const struct column column_c = {
-    .name = "c", .framings = ALL, .can = CALLS | DEADLINES | LIMITS | API | OWN_SERVICE, .patience = 2000,
-    .serve = service_run_own, .open = c_open, .call = c_call, .close = c_close,
+    .name = "c",
+    .framings = ALL,
+    .can = CALLS | DEADLINES | LIMITS | API | OWN_SERVICE,
+    .patience = 2000,
+    .serve = service_run_own,
+    .open = c_open,
+    .call = c_call,
+    .close = c_close,
 };
 
 /* ---- against a plain server ---- */
@@ -75,12 +83,19 @@ void service_run_plain(const struct cell *cell, const struct service_options *op
     snprintf(stop_text, sizeof(stop_text), "%d", dup(stop));
     close(out);
     close(stop);
-    execl("/usr/bin/python3", "python3", script, framing_name(cell->framing), listen, out_text, stop_text, (char *)NULL);
+    execl("/usr/bin/python3", "python3", script, framing_name(cell->framing), listen, out_text, stop_text,
+          (char *)NULL);
     perror("/usr/bin/python3");
     _exit(1);
 }
 
 const struct column column_plain = {
-    .name = "c>plain", .framings = IDLESS, .can = CALLS | DEADLINES | LIMITS | PLAIN_SERVER, .patience = 500,
-    .serve = service_run_plain, .open = c_open, .call = c_call, .close = c_close,
+    .name = "c>plain",
+    .framings = IDLESS,
+    .can = CALLS | DEADLINES | LIMITS | PLAIN_SERVER,
+    .patience = 500,
+    .serve = service_run_plain,
+    .open = c_open,
+    .call = c_call,
+    .close = c_close,
 };

@@ -71,7 +71,8 @@ static int run(const char *target, int64_t timeout)
     return test_wait_child(pid);
 }
 
-static void command_call(void *client, const char *method, const void *data, size_t size, int64_t timeout, struct answer *answer)
+static void command_call(void *client, const char *method, const void *data, size_t size, int64_t timeout,
+                         struct answer *answer)
 {
     static const int results[] = { 0, -EREMOTEIO, -EINVAL, -EOPNOTSUPP, -ETIMEDOUT, -ECONNRESET };
     struct command *own = client;
@@ -99,6 +100,12 @@ static void command_close(void *client)
 }
 
 const struct column column_command = {
-    .name = "command", .framings = ALL, .can = CALLS | DEADLINES | OWN_SERVICE, .patience = 5,
-    .serve = service_run_own, .open = command_open, .call = command_call, .close = command_close,
+    .name = "command",
+    .framings = ALL,
+    .can = CALLS | DEADLINES | OWN_SERVICE,
+    .patience = 5,
+    .serve = service_run_own,
+    .open = command_open,
+    .call = command_call,
+    .close = command_close,
 };

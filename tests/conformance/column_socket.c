@@ -53,7 +53,8 @@ static bool whole(const struct plain_client *own, const char *data, size_t size,
 }
 
 /* Sends and receives at once, as one must when both are large. */
-static void socket_call(void *client, const char *method, const void *data, size_t size, int64_t timeout, struct answer *answer)
+static void socket_call(void *client, const char *method, const void *data, size_t size, int64_t timeout,
+                        struct answer *answer)
 {
     struct plain_client *own = client;
     size_t left, received = 0, room = 1 << 16, offset = 0, body = 0;
@@ -99,6 +100,12 @@ static void socket_close(void *client)
 }
 
 const struct column column_socket = {
-    .name = "socket", .framings = IDLESS, .can = CALLS | SOCKETS | OWN_SERVICE, .patience = 2000,
-    .serve = service_run_own, .open = socket_open, .call = socket_call, .close = socket_close,
+    .name = "socket",
+    .framings = IDLESS,
+    .can = CALLS | SOCKETS | OWN_SERVICE,
+    .patience = 2000,
+    .serve = service_run_own,
+    .open = socket_open,
+    .call = socket_call,
+    .close = socket_close,
 };

@@ -39,7 +39,7 @@ enum {
 
 struct transport {
     const char *name;
-    const char *shown;  /* as plait_client_transport() and plait_request_peer() say it */
+    const char *shown; /* as plait_client_transport() and plait_request_peer() say it */
     unsigned framings;
     const char *listen; /* the URL to listen on; %s is a directory; NULL: found by name */
     const char *option; /* of the target with framing=plait; "" if none */
@@ -108,7 +108,8 @@ struct column {
     void (*serve)(const struct cell *cell, const struct service_options *options, int out, int stop);
     void *(*open)(const struct cell *cell, const char *url, const struct settings *settings);
     /* TIMEOUT in ms, 0: default. METHOD is in the URL already where the framing doesn't carry it. */
-    void (*call)(void *client, const char *method, const void *data, size_t size, int64_t timeout, struct answer *answer);
+    void (*call)(void *client, const char *method, const void *data, size_t size, int64_t timeout,
+                 struct answer *answer);
     void (*close)(void *client);
 };
 
@@ -142,8 +143,8 @@ const char *framing_name(enum framing framing);
 char *pattern(const struct cell *cell, size_t size, unsigned seed);
 void answer_free(struct answer *answer);
 /* Opens a client for METHOD, calls once, closes. */
-void call_once(const struct cell *cell, const struct service *service, const char *method, const void *data, size_t size,
-               struct answer *answer);
+void call_once(const struct cell *cell, const struct service *service, const char *method, const void *data,
+               size_t size, struct answer *answer);
 /* The C interface: a client for METHOD. */
 plait_client *open_client(const struct cell *cell, const struct service *service, const char *method);
 /* The name to pass to plait_client_call() in this cell. */

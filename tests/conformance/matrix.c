@@ -53,8 +53,8 @@ static void declare(const struct behaviour *behaviour, const struct cell *cell, 
 {
     char *name = NULL;
     struct cell_test *own = calloc(1, sizeof(*own));
-    if (own == NULL || asprintf(&name, "%s/%s/%s/%s", behaviour->name, cell->transport->name, framing_name(cell->framing),
-                                cell->column->name) < 0)
+    if (own == NULL || asprintf(&name, "%s/%s/%s/%s", behaviour->name, cell->transport->name,
+                                framing_name(cell->framing), cell->column->name) < 0)
         abort();
     *own = (struct cell_test){ { name, run_current, NULL }, *cell, behaviour, count };
     count->declared++;

@@ -20,7 +20,7 @@ enum { HELD_MAX = 256 };
 
 static plait_request *held[HELD_MAX];
 static size_t held_count;
-static unsigned notes, disorder; /* one-way messages: how many came, how many not in their turn */
+static unsigned notes, disorder;        /* one-way messages: how many came, how many not in their turn */
 static _Atomic(plait_client *) to_self; /* set by a thread, read by the reactor and at the end: seq_cst will do */
 static char self_target[SERVICE_TEXT];
 
@@ -140,11 +140,18 @@ static void bytes(plait_request *request, void *context)
     free(data);
 }
 
+static void two_lines(plait_request *request, void *context)
+{
+    (void)context;
+    plait_request_reply(request, "two\nlines", 9);
+}
+
 static void note(plait_request *request, void *context)
 {
     unsigned number = 0;
     (void)context;
-    if (plait_request_body(request).size == sizeof(number)) memcpy(&number, plait_request_body(request).data, sizeof(number));
+    if (plait_request_body(request).size == sizeof(number))
+        memcpy(&number, plait_request_body(request).data, sizeof(number));
     if (number != notes) disorder++;
     notes++;
 }
@@ -160,10 +167,12 @@ static void info(plait_request *request, void *context)
     const plait_peer *peer = plait_request_peer(request);
     int64_t left = plait_request_time_left(request);
     (void)context;
-    plait_request_replyf(request, "transport=%s pid=%d uid=%u left=%" PRId64 " method=%s encoding=%d trace=%" PRIx64 " address=%s",
+    plait_request_replyf(request,
+                         "transport=%s pid=%d uid=%u left=%" PRId64 " method=%s encoding=%d trace=%" PRIx64
+                         " address=%s",
                          peer->transport, peer->pid, peer->uid, left == PLAIT_FOREVER ? (int64_t)-1 : left,
-                         plait_request_method(request), (int)plait_request_encoding(request), plait_request_trace(request),
-                         peer->address);
+                         plait_request_method(request), (int)plait_request_encoding(request),
+                         plait_request_trace(request), peer->address);
 }
 
 /* Calls info of the service whose target is the body; says what that said. */
@@ -218,9 +227,14 @@ static const struct method {
     const char *name;
     plait_handler *handler;
 } methods[] = {
-    { "echo", echo },   { "fail", fail },         { "mute", mute },   { "sometimes", sometimes }, { "hold", hold }, { "later", later },
-    { "late", late },   { "release", release },   { "bytes", bytes }, { "note", note }, { "noted", noted },
-    { "info", info },   { "relay", relay },       { "open_self", open_self_elsewhere }, { "call_self", call_self },
+    { "echo", echo },           { "fail", fail },
+    { "mute", mute },           { "sometimes", sometimes },
+    { "hold", hold },           { "later", later },
+    { "late", late },           { "release", release },
+    { "bytes", bytes },         { "note", note },
+    { "noted", noted },         { "info", info },
+    { "relay", relay },         { "open_self", open_self_elsewhere },
+    { "call_self", call_self }, { "two_lines", two_lines },
     { "cancelled", cancelled },
 };
 enum { METHODS = sizeof(methods) / sizeof(methods[0]) };
@@ -233,17 +247,18 @@ static void must(int r, const char *what)
     _exit(1);
 }
 
-static void listen_on(plait_server *server, const struct cell *cell, const struct service_options *options, const char *method)
+static void listen_on(plait_server *server, const struct cell *cell, const struct service_options *options,
+                      const char *method)
 {
     char url[SERVICE_TEXT], limit[64] = "";
     int used = snprintf(url, sizeof(url), cell->transport->listen, test_directory());
     if (strncmp(url, "unix", 4) == 0) /* a socket for each */
         used += snprintf(url + used, sizeof(url) - (size_t)used, "%s-%s", options->name ? options->name : "", method);
     if (options->max_message) snprintf(limit, sizeof(limit), "&max_message=%" PRIu64, options->max_message);
-    if (cell->framing == FRAMING_PLAIT)
-        snprintf(url + used, sizeof(url) - (size_t)used, "?framing=plait%s", limit);
+    if (cell->framing == FRAMING_PLAIT) snprintf(url + used, sizeof(url) - (size_t)used, "?framing=plait%s", limit);
     else
-        snprintf(url + used, sizeof(url) - (size_t)used, "?framing=%s&method=%s%s", framing_name(cell->framing), method, limit);
+        snprintf(url + used, sizeof(url) - (size_t)used, "?framing=%s&method=%s%s", framing_name(cell->framing), method,
+                 limit);
     must(plait_server_listen(server, url), url);
 }
 
@@ -287,7 +302,8 @@ void service_run_own(const struct cell *cell, const struct service_options *opti
     server_options.max_message = cell->transport->listen ? 0 : options->max_message;
     server_options.threads = options->threads;
     must(plait_server_open(&server, name, &server_options), "open");
-    for (size_t i = 0; i < METHODS; i++) must(plait_server_handle(server, methods[i].name, methods[i].handler, NULL), methods[i].name);
+    for (size_t i = 0; i < METHODS; i++)
+        must(plait_server_handle(server, methods[i].name, methods[i].handler, NULL), methods[i].name);
     if (cell->transport->listen) {
         listen_for(server, cell, options, out);
     } else {
@@ -300,7 +316,8 @@ void service_run_own(const struct cell *cell, const struct service_options *opti
     dprintf(out, "\n");
     close(out);
     if (options->foreign_loop) loop(server, stop);
-    else while (read(stop, &end, 1) > 0) continue;
+    else
+        while (read(stop, &end, 1) > 0) continue;
     plait_client_close(to_self);
     to_self = NULL;
     plait_server_close(server);

@@ -55,8 +55,8 @@ const char *method_in(const struct cell *cell, const char *method)
     return cell->framing == FRAMING_PLAIT ? method : "";
 }
 
-void call_once(const struct cell *cell, const struct service *service, const char *method, const void *data, size_t size,
-               struct answer *answer)
+void call_once(const struct cell *cell, const struct service *service, const char *method, const void *data,
+               size_t size, struct answer *answer)
 {
     struct settings settings = { 0 };
     void *client = cell->column->open(cell, service_url(service, method), &settings);

@@ -135,6 +135,7 @@ static void note_end_of_order(struct board *board, unsigned caller, int64_t kill
 
 TEST(a_server_killed_while_idle_harms_nobody)
 {
+    TEST_TIMEOUT(240); /* under a sanitizer, on a busy machine */
     struct board *board = board_new();
     struct tally tally = { 0 };
     struct started server = serve(board, &victim);
@@ -152,6 +153,7 @@ TEST(a_server_killed_while_idle_harms_nobody)
 
 TEST(a_server_killed_in_its_handler_fails_that_call_and_no_other)
 {
+    TEST_TIMEOUT(240); /* under a sanitizer, on a busy machine */
     struct board *board = board_new();
     struct tally tally = { 0 };
     struct started server = serve(board, &victim);
@@ -189,11 +191,11 @@ static void kill_while_writing(struct board *board, struct tally *tally, struct 
 
 TEST(a_server_killed_in_the_middle_of_a_large_answer_gives_no_wrong_one)
 {
+    TEST_TIMEOUT(240); /* under a sanitizer, on a busy machine */
     struct board *board = board_new();
     struct tally tally = { 0 };
     struct started server = serve(board, &victim);
     pid_t pids[LOAD];
-    TEST_TIMEOUT(120);
     start_load(board, pids, true);
     while (tally.kills < KILLS && tally.attempts < ATTEMPTS) kill_while_writing(board, &tally, &server);
     finish_server_kills(board, "while writing", &tally, pids, &server);
@@ -235,6 +237,7 @@ static bool step_to_handshake(pid_t server, unsigned stops)
 TEST(a_server_killed_at_any_system_call_of_the_handshake_harms_nobody)
 {
     need_ptrace();
+    TEST_TIMEOUT(240); /* under a sanitizer, on a busy machine */
     struct board *board = board_new();
     struct tally tally = { 0 };
     struct started server = serve(board, &victim);
@@ -331,6 +334,7 @@ static void finish_client_kills(struct board *board, const char *state, struct s
 
 TEST(a_client_killed_while_idle_leaves_nothing_behind)
 {
+    TEST_TIMEOUT(240); /* under a sanitizer, on a busy machine */
     struct board *board = board_new();
     struct started server;
     struct server_holdings before;
@@ -347,6 +351,7 @@ TEST(a_client_killed_while_idle_leaves_nothing_behind)
 
 TEST(a_client_killed_while_its_call_is_in_the_handler_leaves_nothing_behind)
 {
+    TEST_TIMEOUT(240); /* under a sanitizer, on a busy machine */
     struct board *board = board_new();
     struct started server;
     struct server_holdings before;
@@ -369,6 +374,7 @@ TEST(a_client_killed_while_its_call_is_in_the_handler_leaves_nothing_behind)
 
 TEST(a_client_killed_in_the_middle_of_a_large_request_leaves_nothing_behind)
 {
+    TEST_TIMEOUT(240); /* under a sanitizer, on a busy machine */
     struct board *board = board_new();
     struct started server;
     struct server_holdings before;
@@ -422,6 +428,7 @@ static bool step_to_hello(pid_t client, unsigned stops)
 TEST(a_client_killed_at_any_system_call_of_the_handshake_leaves_nothing_behind)
 {
     need_ptrace();
+    TEST_TIMEOUT(240); /* under a sanitizer, on a busy machine */
     struct board *board = board_new();
     struct started server;
     struct server_holdings before;

@@ -135,7 +135,10 @@ static void on_check(plait_request *request, void *context)
     note_run(context, request);
     plait_bytes body = plait_request_body(request);
     uint8_t *answer = malloc(body.size + 1);
-    CHECK(answer != NULL);
+    if (answer == NULL) {
+        (void)plait_request_fail(request, 1, "no memory");
+        return;
+    }
     for (size_t i = 0; i < body.size; i++) answer[i] = (uint8_t)(0xff - ((const uint8_t *)body.data)[i]);
     (void)plait_request_reply(request, answer, body.size);
     free(answer);
@@ -237,6 +240,7 @@ static void run_server(struct board *board, const struct serve *what, int out)
         struct rlimit limit = { (rlim_t)what->fd_limit, (rlim_t)what->fd_limit };
         CHECK_INT(setrlimit(RLIMIT_NOFILE, &limit), 0);
     }
+    if (what->storm) what->storm();
     told.result = open_server(board, what, &server);
     if (told.result < 0) snprintf(told.error, sizeof(told.error), "%s", plait_error_text());
     for (size_t i = 0; told.result == 0 && i < 6 && what->listen[i]; i++)
@@ -274,8 +278,23 @@ struct started serve(struct board *board, const struct serve *what)
     return told;
 }
 
+/* Whether PID has something to do with SIGTERM but to die: caught or blocked. */
+static bool minds_sigterm(pid_t pid)
+{
+    char line[256];
+    unsigned long long both = 0, mask;
+    snprintf(line, sizeof(line), "/proc/%d/status", (int)pid);
+    FILE *status = fopen(line, "re");
+    if (status == NULL) return false;
+    while (fgets(line, sizeof(line), status))
+        if (sscanf(line, "SigCgt: %llx", &mask) == 1 || sscanf(line, "SigBlk: %llx", &mask) == 1) both |= mask;
+    fclose(status);
+    return both >> (SIGTERM - 1) & 1;
+}
+
 void end_server(const struct started *server)
 {
+    WAIT_UNTIL(minds_sigterm(server->pid)); /* it runs */
     CHECK_INT(kill(server->pid, SIGTERM), 0);
     CHECK_INT(test_wait_child(server->pid), 0);
 }

@@ -74,6 +74,7 @@ struct serve {
     const char *listen[6];
     int fd_limit;                 /* RLIMIT_NOFILE; 0: as it is */
     uid_t uid;                    /* 0: as we are */
+    void (*storm)(void);          /* called in the server's process before it opens */
     bool fails;                   /* open or listen must fail: started.result, started.error */
 };
 

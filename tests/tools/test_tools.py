@@ -238,6 +238,10 @@ def test_a_fuzz_target_that_fails_is_told():
         assert run("run-fuzz", real)[0] == 1
 
 
+class Skip(Exception):
+    pass
+
+
 def dev(*arguments, **options):
     return subprocess.run([str(ROOT / "dev"), *arguments], capture_output=True, text=True, **options)
 
@@ -259,6 +263,22 @@ def test_exec_keeps_pid_status_and_paths():
     assert dev("exec", "sh", "-c", "kill -TERM $$").returncode == -15
 
 
+def test_exec_builds_against_the_tree():
+    if not (ROOT / "build/src/libplait.so").exists():
+        raise Skip("./dev exec uses build/, and nothing is built there")
+    with tempfile.TemporaryDirectory() as scratch:
+        where = Path(scratch)
+        (where / "x.c").write_text("#include <plait/plait.h>\n#include <stdio.h>\n"
+                                   "int main(void)\n{\n    puts(plait_version());\n    return 0;\n}\n")
+        (where / "CMakeLists.txt").write_text("cmake_minimum_required(VERSION 3.16)\nproject(x C)\n"
+                                              "find_package(plait REQUIRED)\nadd_executable(y x.c)\n"
+                                              "target_link_libraries(y plait::plait)\n")
+        for build in ("gcc -Wall -Werror x.c -o x $(pkg-config --cflags --libs plait) && ./x",
+                      "cmake -S . -B out >&2 && cmake --build out >&2 && out/y"):
+            done = dev("exec", "sh", "-c", build, cwd=where)
+            assert done.stdout == "0.1.0\n", done
+
+
 def test_without_root_the_install_line_is_printed():
     """A machine without the packages, as nobody, without sudo: a PATH whose dpkg-query knows nothing."""
     with tempfile.TemporaryDirectory() as scratch:
@@ -274,7 +294,7 @@ def test_without_root_the_install_line_is_printed():
 
 
 def main():
-    failed = passed = 0
+    failed = passed = skipped = 0
     for name, test in list(globals().items()):
         if not name.startswith("test_"):
             continue
@@ -282,10 +302,13 @@ def main():
             test()
             passed += 1
             print(f"ok {name[5:]}")
+        except Skip as why:
+            skipped += 1
+            print(f"skip {name[5:]}: {why}")
         except Exception as error:  # pylint: disable=broad-except
             failed += 1
             print(f"FAIL {name[5:]}: {type(error).__name__}: {error}")
-    print(f"{passed} passed, {failed} failed, 0 skipped")
+    print(f"{passed} passed, {failed} failed, {skipped} skipped")
     return 1 if failed else 0
 
 
