@@ -303,6 +303,24 @@ TEST(a_deferred_request_that_is_dropped_answers_with_a_failure)
     (void)thrown_by<plait::Error>([&] { second.get(); });
 }
 
+TEST(a_deferred_request_is_answered_even_by_what_is_too_large)
+{
+    settle();
+    plait::Server server("huge");
+    server.handle("", [](plait::Request &request) {
+        auto deferred = request.defer();
+        plait::Bytes huge(&deferred, PLAIT_MESSAGE_MAX + std::size_t{ 1 }); /* nobody reads it */
+        CHECK_INT(thrown_by<plait::Error>([&] { deferred.reply({ huge, Encoding(9) }); }).code(), -EINVAL);
+        CHECK_INT(thrown_by<plait::Error>([&] { deferred.fail(0x80000000, ""); }).code(), -EINVAL);
+        CHECK(deferred);
+        CHECK_INT(thrown_by<plait::Error>([&] { deferred.reply(huge); }).code(), -EMSGSIZE);
+        CHECK(!deferred);
+    });
+    server.start();
+    plait::Client client("huge");
+    CHECK_INT(thrown_by<plait::Error>([&] { client.call("", "", patience); }).code(), -EMSGSIZE);
+}
+
 TEST(a_deferred_request_outlives_its_server_and_its_caller)
 {
     settle();
