@@ -118,7 +118,7 @@ class CString
   public:
     CString(const char *text) noexcept : text_(text) {}
     CString(const std::string &text) : text_(checked(text)) {}
-    CString(std::string_view text) : copy_(text), text_(checked(copy_)) {}
+    CString(std::string_view text) : copy_(std::make_unique<std::string>(text)), text_(checked(*copy_)) {}
     CString(const CString &) = delete;
     CString &operator=(const CString &) = delete;
     ~CString() = default;
@@ -130,7 +130,7 @@ class CString
         if (text.find('\0') != std::string::npos) fail(-EINVAL, "a name or URL with a NUL byte in it");
         return text.c_str();
     }
-    std::string copy_{};
+    std::unique_ptr<std::string> copy_{}; /* made where it is needed: most names are literals */
     const char *text_;
 };
 
