@@ -173,7 +173,8 @@ static void on_upload(plait_request *request, void *context)
     struct asked asked = note_run(context, request);
     plait_bytes body = plait_request_body(request);
     CHECK_INT(body.size, asked.size);
-    for (size_t i = 4096; i < body.size; i += 4096)
+    /* Number 0 is a client that is to die over it, and sometimes comes too late for that. */
+    for (size_t i = 4096; asked.number != 0 && i < body.size; i += 4096)
         CHECK_INT(((const uint8_t *)body.data)[i], pattern(asked.number, i));
     (void)plait_request_reply(request, "taken", 5);
 }
