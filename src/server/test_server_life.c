@@ -186,7 +186,7 @@ TEST(of_too_many_silent_connections_the_oldest_goes)
     plait_server_close(server);
 }
 
-/* More than a fresh TCP socket takes at once. */
+/* More than the socket takes at once. */
 TEST(a_long_method_table_arrives_whole)
 {
     char name[PLAIT_NAME_MAX + 1];
@@ -196,6 +196,8 @@ TEST(a_long_method_table_arrives_whole)
         CHECK_INT(plait_server_handle(server, name, echo, NULL), 0);
     }
     CHECK_INT(plait_server_handle(server, "more", echo, NULL), -ENOSPC);
+    int little = 4096, listener = server->listeners[server->listener_count - 1]->source.fd;
+    CHECK_INT(setsockopt(listener, SOL_SOCKET, SO_SNDBUF, &little, sizeof(little)), 0); /* those accepted inherit it */
     CHECK_INT(plait_server_start(server), 0);
     for (int i = 0; i < 5; i++) {
         struct caller caller;
@@ -227,6 +229,50 @@ TEST(a_session_that_never_began_closes_what_is_its_own_and_no_more)
     CHECK_INT(fcntl(0, F_GETFD), standard_input);
     CHECK_INT(recv(fds[1], &byte, 1, 0), 0);
     close(fds[1]);
+    plait_server_close(server);
+}
+
+static struct pl_session *to_knock;
+static const struct pl_transport_ops *real_ops;
+
+static int knock_and_flush(struct pl_transport *transport)
+{
+    pl_reactor_knock(to_knock->reactor, to_knock);
+    return real_ops->flush(transport);
+}
+
+/* As another thread does that answers just then. */
+TEST(a_session_may_knock_while_its_reactor_empties_the_inbox)
+{
+    plait_server *server = open_server(NULL, NULL);
+    struct pl_session *sessions[3];
+    struct pl_transport *transport;
+    int fds[3][2];
+    CHECK_INT(plait_server_handle(server, "", echo, NULL), 0);
+    CHECK(plait_server_fd(server) >= 0);
+    struct pl_reactor *reactor = &server->reactors[0];
+    for (int i = 0; i < 3; i++) {
+        CHECK_INT(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds[i]), 0);
+        CHECK_INT(pl_transport_stream_new(&transport, fds[i][0], "unix"), 0);
+        sessions[i] = pl_session_new(server, transport, server->listeners[0], 0, 0, "somebody");
+        pl_reactor_knock(reactor, sessions[i]);
+    }
+    while (!sessions[2]->listed) CHECK_INT(pl_reactor_round(reactor, 0), 0);
+    to_knock = sessions[1];
+    transport = sessions[0]->connection.transport;
+    real_ops = transport->ops;
+    struct pl_transport_ops ops = *real_ops;
+    ops.flush = knock_and_flush;
+    transport->ops = &ops;
+    for (int i = 0; i < 3; i++) pl_reactor_knock(reactor, sessions[i]);
+    for (int i = 0; i < 10; i++) CHECK_INT(pl_reactor_round(reactor, 0), 0);
+    transport->ops = real_ops;
+    for (int i = 0; i < 3; i++) {
+        CHECK_INT(sessions[i]->references, 2); /* ours and the reactor's */
+        CHECK(!sessions[i]->knocking);
+        pl_session_unref(sessions[i]);
+        close(fds[i][1]);
+    }
     plait_server_close(server);
 }
 

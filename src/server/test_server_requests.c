@@ -26,35 +26,40 @@ static void *answer_all(void *context)
     }
 }
 
-/* Answers of several sessions knock while the reactor empties its inbox. */
+/* Answers of several sessions knock, some more than once, while the reactor empties its inbox. */
 TEST(deferred_requests_of_many_sessions_are_answered_by_many_threads)
 {
-    enum { CLIENTS = 12, ROUNDS = 1500 };
+    enum { CLIENTS = 8, ROUNDS = 300, FLIGHT = 12 };
     static struct pool pool = { .kept = KEPT_INIT };
-    plait_server *server = open_server(NULL, LINES);
-    int clients[CLIENTS];
-    char line[8], expected[8];
+    plait_server_options options = PLAIT_SERVER_OPTIONS_INIT;
+    options.outstanding = 4;
+    plait_server *server = open_server(&options, PLAIN);
+    struct caller callers[CLIENTS];
     CHECK_INT(plait_server_handle(server, "", keep, &pool.kept), 0);
     CHECK_INT(plait_server_start(server), 0);
     for (int i = 0; i < 4; i++) CHECK_INT(pthread_create(&pool.threads[i], NULL, answer_all, &pool.kept), 0);
-    for (int i = 0; i < CLIENTS; i++) clients[i] = dial(server, 0);
-    for (int round = 0; round < ROUNDS; round++) {
+    for (int i = 0; i < CLIENTS; i++) CHECK_INT(greet_as(&callers[i], server, 0, i % 2, "tested"), 0);
+    for (uint64_t round = 0; round < ROUNDS; round++) {
+        for (int i = 0; i < CLIENTS; i++)
+            for (uint64_t j = 0; j < FLIGHT; j++) send_call(&callers[i], round * FLIGHT + j, "abc", 3);
         for (int i = 0; i < CLIENTS; i++) {
-            snprintf(line, sizeof(line), "%02d%04d\n", i, round);
-            write_all(clients[i], line, 7);
-        }
-        for (int i = 0; i < CLIENTS; i++) {
-            snprintf(expected, sizeof(expected), "%02d%04d\n", i, round);
-            CHECK(read_all(clients[i], line, 7));
-            CHECK_MEM(line, expected, 7);
+            uint64_t seen = 0;
+            for (int j = 0; j < FLIGHT; j++) { /* in any order, each once */
+                struct pl_message message;
+                CHECK_INT(next_message(&callers[i], &message), PL_TRANSPORT_OK);
+                CHECK_INT(message.frame.call / FLIGHT, round);
+                seen |= UINT64_C(1) << message.frame.call % FLIGHT;
+                pl_message_release(callers[i].transport, &message);
+            }
+            CHECK_INT(seen, (1 << FLIGHT) - 1);
         }
     }
-    for (int i = 0; i < 4; i++) {
-        write_all(clients[i], "stop\n", 5);
-        CHECK(read_all(clients[i], line, 5));
+    for (uint64_t i = 0; i < 4; i++) {
+        send_call(&callers[0], i, "stop", 4);
+        check_reply(&callers[0], i, PL_STATUS_OK, "stop", 4);
     }
     for (int i = 0; i < 4; i++) CHECK_INT(pthread_join(pool.threads[i], NULL), 0);
-    for (int i = 0; i < CLIENTS; i++) close(clients[i]);
+    for (int i = 0; i < CLIENTS; i++) hang_up(&callers[i]);
     plait_server_close(server);
 }
 
@@ -186,7 +191,7 @@ TEST(a_client_that_left_while_its_request_is_deferred_costs_no_cpu)
         plait_request *request = kept_request(&kept);
         double before = cpu_seconds();
         (void)poll(NULL, 0, 300); /* a span to measure, not to wait for anything */
-        CHECK(cpu_seconds() - before < 0.15);
+        CHECK(cpu_seconds() - before < 0.03);
         (void)plait_request_reply(request, "x", 1);
         plait_server_close(server);
     }
@@ -229,49 +234,12 @@ TEST(bytes_that_a_dead_client_had_reserved_go_to_who_waits)
     CHECK(read_all(waiting, got, SIZE + 4));
     CHECK_MEM(got, body, SIZE + 4);
     close(waiting);
+    uint64_t deadline = pl_clock_deadline(PATIENCE_MS, 0);
+    while (atomic_load(&server->inbound) != 0) CHECK(pl_clock_ns() < deadline);
+    CHECK_INT(atomic_load(&server->throttled), 0); /* however often it was woken */
     plait_server_close(server);
     free(body);
     free(got);
-}
-
-static void be_slow(plait_request *request, void *context)
-{
-    (void)context;
-    if (plait_request_body(request).size == 4) (void)poll(NULL, 0, 60);
-    plait_request_reply(request, NULL, 0);
-}
-
-/* What is dropped because its time is over had been admitted. */
-TEST(a_large_request_that_came_too_late_gives_its_bytes_back)
-{
-    enum { SIZE = 3 << 20 };
-    plait_server_options options = PLAIT_SERVER_OPTIONS_INIT;
-    options.inbound_bytes = 4 << 20;
-    uint8_t *body = calloc(1, SIZE);
-    plait_server *server = open_server(&options, PLAIN);
-    struct caller caller;
-    struct pl_frame large = { .kind = PL_FRAME_CALL, .call = 2, .method = PL_METHOD_DEFAULT, .size = SIZE, .time_left = 1000 };
-    CHECK_INT(plait_server_handle(server, "", be_slow, NULL), 0);
-    CHECK_INT(plait_server_start(server), 0);
-    CHECK_INT(greet_as(&caller, server, 0, true, "tested"), 0);
-    int late = 0;
-    for (uint64_t i = 1; i < 100 && late < 3; i++) {
-        struct pl_message message;
-        send_call(&caller, 1, "slow", 4);
-        send_frame(&caller, large, body);
-        check_reply(&caller, 1, PL_STATUS_OK, "", 0);
-        CHECK_INT(next_message(&caller, &message), PL_TRANSPORT_OK);
-        late += message.frame.method == PL_STATUS_TOO_LATE;
-        pl_message_release(caller.transport, &message);
-    }
-    /* Whether or not one was late: there is room for another, of another size. */
-    send_call(&caller, 3, body, SIZE - 100000);
-    check_reply(&caller, 3, PL_STATUS_OK, "", 0);
-    CHECK_INT(atomic_load(&server->inbound), 0);
-    CHECK_INT(atomic_load(&server->throttled), 0);
-    hang_up(&caller);
-    plait_server_close(server);
-    free(body);
 }
 
 /* ---- answers ---- */

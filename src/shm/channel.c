@@ -148,10 +148,13 @@ static void slot_give_back(struct window *window, uint8_t *slot)
     }
     struct arena *arena = window->arena;
     /* Addresses stay reserved, so that nobody else's mapping gets between. If that fails, for lack of
-     * kernel memory, the slot stays in use for good: safe, and then the least of the worries. */
+     * kernel memory, at least the memory goes; the slot counts as used for good, since its addresses may be
+     * anybody's now. */
     if (mmap(slot, window->slot_size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) ==
-        MAP_FAILED)
+        MAP_FAILED) {
+        munmap(slot, window->slot_size);
         return;
+    }
     pthread_mutex_lock(&arena->lock);
     window->used &= ~(1ULL << ((size_t)(slot - window->base) / window->slot_size));
     bool last = window->used == 0;

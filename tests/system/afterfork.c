@@ -330,7 +330,8 @@ TEST(a_storm_of_signals_disturbs_neither_side)
 TEST(a_vanished_peer_raises_no_sigpipe)
 {
     struct board *board = board_new();
-    struct started server = serve(board, &(struct serve){ .name = "plain", .listen = { "tcp://127.0.0.1:0?framing=lines" } });
+    struct started server =
+        serve(board, &(struct serve){ .name = "plain", .listen = { "tcp://127.0.0.1:0?framing=lines" } });
     signal(SIGPIPE, SIG_DFL);
     for (int i = 0; i < 20; i++) {
         int fd = raw_connect(server.url[0]);
@@ -356,7 +357,9 @@ TEST(nobody_wakes_up_while_nothing_happens)
     enum { CLIENTS = 3, QUIET_MS = 3000 };
     static const char *const targets[CLIENTS] = { "plain", "plain?shm=off", "plain" };
     struct board *board = board_new();
-    struct started server = serve(board, &(struct serve){ .name = "plain", .options = { .size = sizeof(plait_server_options), .threads = 2 } });
+    struct started server =
+        serve(board,
+              &(struct serve){ .name = "plain", .options = { .size = sizeof(plait_server_options), .threads = 2 } });
     pid_t pids[CLIENTS + 1] = { server.pid };
     for (int i = 0; i < CLIENTS; i++) {
         pid_t pid = fork();

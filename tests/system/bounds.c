@@ -68,7 +68,8 @@ TEST(a_client_without_descriptors_gets_an_error_that_says_so)
             CHECK_INT(setrlimit(RLIMIT_NOFILE, &before), 0);
             CHECK_INT(test_count_fds(), fds);
             if (r < 0 && text[0] == 0) test_fail(__FILE__, __LINE__, "with %d descriptors: no text", (int)n);
-            if (r < 0 && r != -EMFILE && strstr(text, "raise the limit") == NULL) test_fail(__FILE__, __LINE__, "with %d descriptors: %d, %s", (int)n, r, text);
+            if (r < 0 && r != -EMFILE && strstr(text, "raise the limit") == NULL)
+                test_fail(__FILE__, __LINE__, "with %d descriptors: %d, %s", (int)n, r, text);
             CHECK(n < 60);
         }
         leave(0);
@@ -85,8 +86,10 @@ static void check_inbound(const char *target)
     enum { CROWD = 5 };
     struct board *board = board_new();
     /* Room for one and a bit: they wait for each other. */
-    struct started server = serve(board, &(struct serve){ .name = "heavy", .options = { .size = sizeof(plait_server_options), .threads = 2,
-                                                                                        .inbound_bytes = BIG + 1000000 } });
+    struct started server = serve(board, &(struct serve){ .name = "heavy",
+                                                          .options = { .size = sizeof(plait_server_options),
+                                                                       .threads = 2,
+                                                                       .inbound_bytes = BIG + 1000000 } });
     pid_t pids[CROWD];
     for (unsigned i = 0; i < CROWD; i++) pids[i] = caller_start(board, i, target, false);
     callers_advance(board, CROWD);
@@ -120,7 +123,9 @@ static void check_outstanding(const char *target)
 {
     enum { BOUND = 4, CALLS = 30 };
     struct board *board = board_new();
-    struct started server = serve(board, &(struct serve){ .name = "bounded", .options = { .size = sizeof(plait_server_options), .outstanding = BOUND } });
+    struct started server =
+        serve(board, &(struct serve){ .name = "bounded",
+                                      .options = { .size = sizeof(plait_server_options), .outstanding = BOUND } });
     pid_t good = caller_start(board, 0, "bounded", false);
     plait_client *client = open_client(target, NULL);
     int over = 0;
@@ -156,7 +161,9 @@ TEST(no_more_than_outstanding_requests_are_in_progress_over_a_socket)
 static void check_max_message(const char *target)
 {
     struct board *board = board_new();
-    struct started server = serve(board, &(struct serve){ .name = "narrow", .options = { .size = sizeof(plait_server_options), .max_message = 100000 } });
+    struct started server =
+        serve(board, &(struct serve){ .name = "narrow",
+                                      .options = { .size = sizeof(plait_server_options), .max_message = 100000 } });
     plait_client_options options = PLAIT_CLIENT_OPTIONS_INIT;
     options.max_message = 1 << 20;
     plait_client *client = open_client(target, &options);
@@ -197,7 +204,8 @@ TEST(who_does_not_read_its_replies_holds_up_nobody_else)
     static char body[8000];
     plait_client *client = open_client("patient", NULL);
     int over = 0;
-    for (int i = 0; i < CALLS; i++) CHECK_INT(plait_client_call_async(client, "", body, sizeof(body), NULL, count_over, &over, NULL), 0);
+    for (int i = 0; i < CALLS; i++)
+        CHECK_INT(plait_client_call_async(client, "", body, sizeof(body), NULL, count_over, &over, NULL), 0);
     for (int i = 0; i < 20; i++) callers_advance(board, 2);
     WAIT_UNTIL(plait_client_dispatch(client, 10) >= 0 && over == CALLS);
     plait_client_close(client);

@@ -19,6 +19,7 @@
 #include <sys/stat.h>
 #include <sys/timerfd.h>
 #include <sys/vfs.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 /* Counts down over fork(): a countdown of 1 lets the next call fail. 0: none fails. */
@@ -27,7 +28,7 @@ static struct fault {
     _Atomic int fired;
     _Atomic int only; /* 1: allocations, 2: system calls */
     const char *name;
-} *fault;
+} * fault;
 
 static bool fails(int kind, const char *name)
 {
@@ -75,7 +76,16 @@ WRAP_CALL(EADDRINUSE, bind, (int fd, const void *address, unsigned size), (fd, a
 WRAP_CALL(EACCES, chmod, (const char *path, mode_t mode), (path, mode))
 WRAP_CALL(EAGAIN, connect, (int fd, const void *address, unsigned size), (fd, address, size))
 WRAP_CALL(EMFILE, epoll_create1, (int flags), (flags))
-WRAP_CALL(ENOSPC, epoll_ctl, (int epoll, int what, int fd, void *event), (epoll, what, fd, event))
+/* Taking out what is in cannot fail. */
+int __real_epoll_ctl(int epoll, int what, int fd, struct epoll_event *event);
+int __wrap_epoll_ctl(int epoll, int what, int fd, struct epoll_event *event);
+int __wrap_epoll_ctl(int epoll, int what, int fd, struct epoll_event *event)
+{
+    if (what == EPOLL_CTL_DEL || !fails(2, "epoll_ctl")) return __real_epoll_ctl(epoll, what, fd, event);
+    errno = ENOSPC;
+    return -1;
+}
+
 WRAP_CALL(EMFILE, eventfd, (unsigned value, int flags), (value, flags))
 WRAP_CALL(ENOSPC, fallocate64, (int fd, int mode, off_t at, off_t size), (fd, mode, at, size))
 WRAP_CALL(EPERM, fchmod, (int fd, mode_t mode), (fd, mode))
@@ -88,7 +98,8 @@ WRAP_CALL(ENOBUFS, getsockname, (int fd, void *address, void *size), (fd, addres
 WRAP_CALL(EMFILE, getsockopt, (int fd, int level, int name, void *value, void *size), (fd, level, name, value, size))
 WRAP_CALL(ENOSPC, inotify_add_watch, (int fd, const char *path, unsigned mask), (fd, path, mask))
 WRAP_CALL(EMFILE, inotify_init1, (int flags), (flags))
-WRAP_CALL(ENOSPC, linkat, (int from, const char *path, int to, const char *other, int flags), (from, path, to, other, flags))
+WRAP_CALL(ENOSPC, linkat, (int from, const char *path, int to, const char *other, int flags),
+          (from, path, to, other, flags))
 WRAP_CALL(EADDRINUSE, listen, (int fd, int backlog), (fd, backlog))
 WRAP_CALL(ENOMEM, madvise, (void *memory, size_t size, int advice), (memory, size, advice))
 WRAP_CALL(EMFILE, memfd_create, (const char *name, unsigned flags), (name, flags))
@@ -101,10 +112,12 @@ WRAP_SIZE(EIO, read, (int fd, void *bytes, size_t size), (fd, bytes, size))
 WRAP_SIZE(EACCES, readlink, (const char *path, char *text, size_t size), (path, text, size))
 WRAP_SIZE(EINTR, recv, (int fd, void *bytes, size_t size, int flags), (fd, bytes, size, flags))
 WRAP_SIZE(ENOMEM, recvmsg, (int fd, void *message, int flags), (fd, message, flags))
-WRAP_CALL(ENOSPC, renameat2, (int from, const char *path, int to, const char *other, unsigned flags), (from, path, to, other, flags))
+WRAP_CALL(ENOSPC, renameat2, (int from, const char *path, int to, const char *other, unsigned flags),
+          (from, path, to, other, flags))
 WRAP_SIZE(ENOBUFS, send, (int fd, const void *bytes, size_t size, int flags), (fd, bytes, size, flags))
 WRAP_SIZE(ENOBUFS, sendmsg, (int fd, const void *message, int flags), (fd, message, flags))
-WRAP_CALL(ENOBUFS, setsockopt, (int fd, int level, int name, const void *value, unsigned size), (fd, level, name, value, size))
+WRAP_CALL(ENOBUFS, setsockopt, (int fd, int level, int name, const void *value, unsigned size),
+          (fd, level, name, value, size))
 WRAP_CALL(EMFILE, socket, (int domain, int type, int protocol), (domain, type, protocol))
 WRAP_CALL(EMFILE, timerfd_create, (int clock, int flags), (clock, flags))
 WRAP_CALL(EACCES, unlinkat, (int fd, const char *path, int flags), (fd, path, flags))
@@ -164,7 +177,8 @@ static void fault_free(void)
 static bool bad(int r, const char *what)
 {
     if (r >= 0) return false;
-    if (plait_error_text()[0] == 0) test_fail(__FILE__, __LINE__, "%s failed (%d) without a text when %s did", what, r, fault->name);
+    if (plait_error_text()[0] == 0)
+        test_fail(__FILE__, __LINE__, "%s failed (%d) without a text when %s did", what, r, fault->name);
     return true;
 }
 
@@ -214,7 +228,8 @@ static void call_with(plait_client *client)
     }
     int over = 0, started = 0;
     (void)bad(plait_client_fd(client), "fd");
-    for (int i = 0; i < 10; i++) started += !bad(plait_client_call_async(client, "", body, 100, NULL, told, &over, NULL), "call_async");
+    for (int i = 0; i < 10; i++)
+        started += !bad(plait_client_call_async(client, "", body, 100, NULL, told, &over, NULL), "call_async");
     for (int i = 0; i < 100 && over < started; i++) (void)bad(plait_client_dispatch(client, 50), "dispatch");
     CHECK_INT(over, started);
     char **names = NULL;
@@ -246,12 +261,15 @@ static void put_through(int kind, void (*work)(void))
         if (pid == 0) {
             size_t fds = test_count_fds(), mappings = test_count_mappings();
             work();
-            if (test_count_fds() != fds) test_fail(__FILE__, __LINE__, "a descriptor was left when %s failed, the %dth call", fault->name, nth);
-            if (test_count_mappings() > mappings) test_fail(__FILE__, __LINE__, "a mapping was left when %s failed, the %dth call", fault->name, nth);
+            if (test_count_fds() != fds)
+                test_fail(__FILE__, __LINE__, "a descriptor was left when %s failed, the %dth call", fault->name, nth);
+            if (test_count_mappings() > mappings)
+                test_fail(__FILE__, __LINE__, "a mapping was left when %s failed, the %dth call", fault->name, nth);
             leave(0);
         }
         int status = test_wait_child(pid);
-        if (status != 0) test_fail(__FILE__, __LINE__, "status %d when %s failed, the %dth call", status, fault->name, nth);
+        if (status != 0)
+            test_fail(__FILE__, __LINE__, "status %d when %s failed, the %dth call", status, fault->name, nth);
         if (!atomic_load(&fault->fired)) {
             printf("# %d %s failed in turn\n", nth - 1, kind == 1 ? "allocations" : "system calls");
             CHECK(nth > 5);
@@ -271,7 +289,8 @@ static void put_client_through(int kind, const char *where)
     TEST_TIMEOUT(240);
     fault_new();
     struct board *board = board_new();
-    struct started server = serve(board, &(struct serve){ .name = "faulty", .listen = { "tcp://127.0.0.1:0" }, .storm = spare });
+    struct started server =
+        serve(board, &(struct serve){ .name = "faulty", .listen = { "tcp://127.0.0.1:0" }, .storm = spare });
     target = where ? where : server.url[0];
     put_through(kind, open_call_close);
     fault_arm(0, 0);
@@ -280,12 +299,30 @@ static void put_client_through(int kind, const char *where)
     fault_free();
 }
 
-TEST(a_client_survives_every_failing_allocation_over_shared_memory) { put_client_through(1, "faulty"); }
-TEST(a_client_survives_every_failing_allocation_over_a_socket) { put_client_through(1, "faulty?shm=off"); }
-TEST(a_client_survives_every_failing_allocation_over_tcp) { put_client_through(1, NULL); }
-TEST(a_client_survives_every_failing_system_call_over_shared_memory) { put_client_through(2, "faulty"); }
-TEST(a_client_survives_every_failing_system_call_over_a_socket) { put_client_through(2, "faulty?shm=off"); }
-TEST(a_client_survives_every_failing_system_call_over_tcp) { put_client_through(2, NULL); }
+TEST(a_client_survives_every_failing_allocation_over_shared_memory)
+{
+    put_client_through(1, "faulty");
+}
+TEST(a_client_survives_every_failing_allocation_over_a_socket)
+{
+    put_client_through(1, "faulty?shm=off");
+}
+TEST(a_client_survives_every_failing_allocation_over_tcp)
+{
+    put_client_through(1, NULL);
+}
+TEST(a_client_survives_every_failing_system_call_over_shared_memory)
+{
+    put_client_through(2, "faulty");
+}
+TEST(a_client_survives_every_failing_system_call_over_a_socket)
+{
+    put_client_through(2, "faulty?shm=off");
+}
+TEST(a_client_survives_every_failing_system_call_over_tcp)
+{
+    put_client_through(2, NULL);
+}
 
 TEST(a_server_opens_or_says_why_when_an_allocation_fails)
 {
@@ -324,7 +361,8 @@ static void put_serving_through(int kind)
             options.connect_timeout = 300;
             options.timeout = 300;
             if (plait_client_open(&client, targets[nth % 2], &options) == 0)
-                for (int i = 0; i < 4; i++) (void)checked_call(board, client, (size_t[]){ 8, 9000, 300000, 8 }[i], 0, 0);
+                for (int i = 0; i < 4; i++)
+                    (void)checked_call(board, client, (size_t[]){ 8, 9000, 300000, 8 }[i], 0, 0);
             plait_client_close(client);
             _exit(0);
         }
@@ -332,7 +370,12 @@ static void put_serving_through(int kind)
         bool fired = atomic_load(&fault->fired);
         fault_arm(0, 0);
         quiet = fired ? 0 : quiet + 1;
-        plait_client *client = open_client(targets[nth % 2], NULL);
+        int status = 0;
+        plait_client *client = NULL;
+        if (plait_client_open(&client, targets[nth % 2], NULL) < 0)
+            test_fail(__FILE__, __LINE__, "after %s failed, the %dth call, the server (wait status %d, 0x%x): %s",
+                      fault->name, nth, (int)waitpid(server.pid, &status, WNOHANG), (unsigned)status,
+                      plait_error_text());
         CHECK_INT(checked_call(board, client, 9000, 0, 0), 0);
         plait_client_close(client);
     }
@@ -343,5 +386,11 @@ static void put_serving_through(int kind)
     fault_free();
 }
 
-TEST(a_server_goes_on_after_every_failing_allocation) { put_serving_through(1); }
-TEST(a_server_goes_on_after_every_failing_system_call) { put_serving_through(2); }
+TEST(a_server_goes_on_after_every_failing_allocation)
+{
+    put_serving_through(1);
+}
+TEST(a_server_goes_on_after_every_failing_system_call)
+{
+    put_serving_through(2);
+}

@@ -30,7 +30,8 @@ static struct scene scene_begin(void)
     struct serve what = { .name = "target" };
     snprintf(scene.unix_url, sizeof(scene.unix_url), "unix://%s/u", test_directory());
     const char *const urls[] = { scene.unix_url, "tcp://127.0.0.1:0", "tcp://127.0.0.1:0?framing=raw",
-                                 "tcp://127.0.0.1:0?framing=lines&max_message=100000", "tcp://127.0.0.1:0?framing=length" };
+                                 "tcp://127.0.0.1:0?framing=lines&max_message=100000",
+                                 "tcp://127.0.0.1:0?framing=length" };
     memcpy(what.listen, urls, sizeof(urls));
     scene.server = serve(scene.board, &what);
     scene.good = caller_start(scene.board, 0, "target", false);
@@ -178,10 +179,10 @@ struct broken {
 };
 
 static const struct broken broken[] = {
-    { UINT32_MAX, 1, 0, 0 },   { 0x40000001, 1, 0, 0 },    { UINT32_MAX, 2, 0, 8 },  { 0, 0, 0, 0 },   { 0, 0, 1, 0 },
-    { 0, 9, 0, 0 },            { 0, 255, 0, 0 },           { 4, 1, 0x20, 4 },        { 4, 1, 0x80, 4 }, { 16, 1, 4, 16 },
-    { 8, 1, 8, 8 },            { 0, 3, 0, 0 },             { 8, 5, 0, 8 },           { 4, 4, 0, 4 },   { 16, 7, 0, 16 },
-    { 4, 8, 0, 4 },            { 4, 6, 0, 4 },             { UINT32_MAX, 99, 1, 0 }, { 16, 1, 12, 16 },
+    { UINT32_MAX, 1, 0, 0 }, { 0x40000001, 1, 0, 0 }, { UINT32_MAX, 2, 0, 8 },  { 0, 0, 0, 0 },    { 0, 0, 1, 0 },
+    { 0, 9, 0, 0 },          { 0, 255, 0, 0 },        { 4, 1, 0x20, 4 },        { 4, 1, 0x80, 4 }, { 16, 1, 4, 16 },
+    { 8, 1, 8, 8 },          { 0, 3, 0, 0 },          { 8, 5, 0, 8 },           { 4, 4, 0, 4 },    { 16, 7, 0, 16 },
+    { 4, 8, 0, 4 },          { 4, 6, 0, 4 },          { UINT32_MAX, 99, 1, 0 }, { 16, 1, 12, 16 },
 };
 
 TEST(a_frame_that_breaks_the_rules_ends_its_connection_and_is_counted)
@@ -316,7 +317,9 @@ static void send_fds(int socket, const void *bytes, size_t size, const int *fds,
         message.msg_control = control.space;
         message.msg_controllen = CMSG_SPACE(count * sizeof(int));
         struct cmsghdr *head = CMSG_FIRSTHDR(&message);
-        *head = (struct cmsghdr){ .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(count * sizeof(int)) };
+        *head = (struct cmsghdr){ .cmsg_level = SOL_SOCKET,
+                                  .cmsg_type = SCM_RIGHTS,
+                                  .cmsg_len = CMSG_LEN(count * sizeof(int)) };
         memcpy(CMSG_DATA(head), fds, count * sizeof(int));
     }
     (void)!sendmsg(socket, &message, MSG_NOSIGNAL);
@@ -333,8 +336,9 @@ static struct shm shm_open_raw(void)
     uint8_t hello[132], bytes[64], rest[8192];
     raw_send(shm.socket, hello, raw_hello(hello, "target", FEATURE_SHM));
     struct iovec part = { bytes, 1 };
-    struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1, .msg_control = control.space,
-                              .msg_controllen = sizeof(control.space) };
+    struct msghdr message = {
+        .msg_iov = &part, .msg_iovlen = 1, .msg_control = control.space, .msg_controllen = sizeof(control.space)
+    };
     CHECK_INT(recvmsg(shm.socket, &message, MSG_CMSG_CLOEXEC), 1);
     struct cmsghdr *head = CMSG_FIRSTHDR(&message);
     CHECK(head != NULL && head->cmsg_len == CMSG_LEN(FDS * sizeof(int)));
@@ -375,8 +379,11 @@ static void publish(struct shm *shm, const uint8_t head[32], const void *payload
 
 TEST(random_indices_in_shared_memory_end_that_connection_alone)
 {
-    static const size_t places[] = { 0, 4, 8, 64, 72, 128, 192, 256, 320, 328, 384, 448, 512, 576, 704, 768, 832, 1088 };
-    static const uint64_t values[] = { 1, 31, 32, 33, 4096, 65536, 65568, 65537, 1ull << 31, 1ull << 32, 1ull << 62, UINT64_MAX };
+    static const size_t places[] = {
+        0, 4, 8, 64, 72, 128, 192, 256, 320, 328, 384, 448, 512, 576, 704, 768, 832, 1088
+    };
+    static const uint64_t values[] = { 1,     31,    32,         33,         4096,       65536,
+                                       65568, 65537, 1ull << 31, 1ull << 32, 1ull << 62, UINT64_MAX };
     struct scene scene = scene_begin();
     uint8_t head[32];
     for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
@@ -405,7 +412,8 @@ TEST(random_frames_in_shared_memory_end_that_connection_alone)
         struct shm shm = shm_open_raw();
         uint8_t head[32], payload[64];
         for (size_t j = 0; j < sizeof(payload); j++) payload[j] = (uint8_t)random_below(256);
-        raw_frame(head, random_below(64), (uint8_t)(1 + random_below(8)), (uint8_t)(i % 2 ? 0 : random_below(32)), 0, 1);
+        raw_frame(head, random_below(64), (uint8_t)(1 + random_below(8)), (uint8_t)(i % 2 ? 0 : random_below(32)), 0,
+                  1);
         head[random_below(32)] = (uint8_t)random_below(256);
         publish(&shm, head, payload, sizeof(payload), 32 * (1 + random_below(4)));
         if (i % 4 == 0) raw_send(shm.socket, payload, sizeof(payload));
@@ -496,7 +504,8 @@ TEST(descriptors_that_are_no_sealed_memory_are_refused)
         int fds[10];
         for (size_t j = 0; j < 10; j++) fds[j] = cases[i].fd;
         announce_and_use(&shm, fds, cases[i].count, cases[i].announced, cases[i].used);
-        if (!raw_closed(shm.socket, PATIENCE_MS)) test_fail(__FILE__, __LINE__, "a segment %s was taken", cases[i].what);
+        if (!raw_closed(shm.socket, PATIENCE_MS))
+            test_fail(__FILE__, __LINE__, "a segment %s was taken", cases[i].what);
         shm_close_raw(&shm);
     }
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)

@@ -53,7 +53,8 @@ static void send_lie(int fd, const struct lie *lie)
         message.msg_control = control.space;
         message.msg_controllen = CMSG_SPACE(lie->fd_count * sizeof(int));
         struct cmsghdr *head = CMSG_FIRSTHDR(&message);
-        *head = (struct cmsghdr){ .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS,
+        *head = (struct cmsghdr){ .cmsg_level = SOL_SOCKET,
+                                  .cmsg_type = SCM_RIGHTS,
                                   .cmsg_len = CMSG_LEN(lie->fd_count * sizeof(int)) };
         memcpy(CMSG_DATA(head), lie->fds, lie->fd_count * sizeof(int));
     }
@@ -97,9 +98,12 @@ static void check_lies(const struct lie *lies, size_t count)
         if (text[0] == 0 || (lies[i].text && strstr(text, lies[i].text) == NULL))
             test_fail(__FILE__, __LINE__, "%s: the error says \"%s\"", lies[i].what, text);
         plait_client_close(client);
-        if (now_ms() - start > 10000) test_fail(__FILE__, __LINE__, "%s: took %lld ms", lies[i].what, (long long)(now_ms() - start));
-        if (test_count_fds() != fds) test_fail(__FILE__, __LINE__, "%s: the client left a descriptor open", lies[i].what);
-        if (test_count_mappings() != mappings) test_fail(__FILE__, __LINE__, "%s: the client left a mapping", lies[i].what);
+        if (now_ms() - start > 10000)
+            test_fail(__FILE__, __LINE__, "%s: took %lld ms", lies[i].what, (long long)(now_ms() - start));
+        if (test_count_fds() != fds)
+            test_fail(__FILE__, __LINE__, "%s: the client left a descriptor open", lies[i].what);
+        if (test_count_mappings() != mappings)
+            test_fail(__FILE__, __LINE__, "%s: the client left a mapping", lies[i].what);
     }
     CHECK_INT(test_wait_child(liar), 0);
     close(listener);
@@ -134,7 +138,8 @@ TEST(what_answers_and_is_no_plait_server_is_named)
     size_t refusal_size = server_hello(refusal, false, 0, "not you", 7);
     refusal[8] = EACCES;
     const struct lie lies[] = {
-        { "HTTP", "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n and so on, longer than a hello", 78, .text = "HTTP" },
+        { "HTTP", "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n and so on, longer than a hello", 78,
+          .text = "HTTP" },
         { "a short HTTP answer", "HTTP/1.1 400 Bad Request\r\n\r\n", 28, .text = "HTTP" },
         { "a TLS alert", "\x15\x03\x03\x00\x02\x02\x32", 7, .text = "TLS" },
         { "SSH", "SSH-2.0-OpenSSH_9.2p1\r\n", 23, .text = "SSH" },
@@ -168,10 +173,18 @@ TEST(a_reply_that_breaks_the_rules_ends_the_connection)
         uint8_t kind, flags;
         uint64_t call;
     } frames[] = {
-        { "a reply of 4 GiB", UINT32_MAX, 3, 0, 1 }, { "kind 0", 0, 0, 0, 1 },          { "an unknown kind", 4, 77, 0, 1 },
-        { "a call from a server", 4, 1, 0, 1 },      { "unknown flags", 4, 3, 0x80, 1 }, { "a segment on a stream", 16, 3, 4, 1 },
-        { "a GOAWAY of 4 bytes", 4, 5, 0, 0 },       { "a CANCEL", 0, 4, 0, 1 },         { "half a reply", 200, 3, 0, 1 },
-        { "a reply to nobody", 4, 3, 0, 0x77777777 }, { "a PAD", 4, 6, 0, 1 },           { "a BODY", 4, 8, 0, 1 },
+        { "a reply of 4 GiB", UINT32_MAX, 3, 0, 1 },
+        { "kind 0", 0, 0, 0, 1 },
+        { "an unknown kind", 4, 77, 0, 1 },
+        { "a call from a server", 4, 1, 0, 1 },
+        { "unknown flags", 4, 3, 0x80, 1 },
+        { "a segment on a stream", 16, 3, 4, 1 },
+        { "a GOAWAY of 4 bytes", 4, 5, 0, 0 },
+        { "a CANCEL", 0, 4, 0, 1 },
+        { "half a reply", 200, 3, 0, 1 },
+        { "a reply to nobody", 4, 3, 0, 0x77777777 },
+        { "a PAD", 4, 6, 0, 1 },
+        { "a BODY", 4, 8, 0, 1 },
     };
     for (size_t i = 0; i < 12; i++) {
         size_t size = server_hello(bytes[i], false, 1, "", 0);
@@ -233,9 +246,12 @@ TEST(descriptors_of_a_server_that_are_not_what_they_should_be_are_refused)
     lies[CHANNELS + 2] = (struct lie){ "two descriptors", hello, size, .fds = { good, bell }, .fd_count = 2 };
     lies[CHANNELS + 3] = (struct lie){ "surplus descriptors", hello, size, .fd_count = 10,
                                        .fds = { good, bell, bell, good, bell, bell, bell, bell, bell, bell } };
-    lies[CHANNELS + 4] = (struct lie){ "a doorbell that is a file", hello, size, .fds = { good, null, bell }, .fd_count = 3 };
-    lies[CHANNELS + 5] = (struct lie){ "a doorbell that is a memfd", hello, size, .fds = { good, bell, good }, .fd_count = 3 };
-    lies[CHANNELS + 6] = (struct lie){ "a load page that is a file", hello, size, .fds = { good, bell, bell, file }, .fd_count = 4 };
+    lies[CHANNELS + 4] =
+        (struct lie){ "a doorbell that is a file", hello, size, .fds = { good, null, bell }, .fd_count = 3 };
+    lies[CHANNELS + 5] =
+        (struct lie){ "a doorbell that is a memfd", hello, size, .fds = { good, bell, good }, .fd_count = 3 };
+    lies[CHANNELS + 6] =
+        (struct lie){ "a load page that is a file", hello, size, .fds = { good, bell, bell, file }, .fd_count = 4 };
     check_lies(lies, CHANNELS + 7);
     for (size_t i = 0; i < CHANNELS; i++) close(channels[i]);
     close(null);
@@ -260,10 +276,11 @@ static void scribble(int listener)
         send_lie(fd, &lie);
         for (int turn = 0; turn < 200 && !raw_closed(fd, 0); turn++) {
             uint8_t head[32];
-            raw_frame(head, random_below(64), (uint8_t)(turn % 3 ? 3 : random_below(9)), (uint8_t)(turn % 2 ? 0 : random_below(16)), 0,
-                      1ull << 32);
+            raw_frame(head, random_below(64), (uint8_t)(turn % 3 ? 3 : random_below(9)),
+                      (uint8_t)(turn % 2 ? 0 : random_below(16)), 0, 1ull << 32);
             memcpy(window + 4096 + CAPACITY + random_below(8) * 32, head, 32);
-            uint64_t value = turn % 4 ? 32 * (uint64_t)random_below(40) : (uint64_t)random_below(UINT32_MAX) << random_below(33);
+            uint64_t value =
+                turn % 4 ? 32 * (uint64_t)random_below(40) : (uint64_t)random_below(UINT32_MAX) << random_below(33);
             static const size_t places[] = { 320, 320, 320, 128, 328, 192, 448, 768, 1088, 832 };
             __atomic_store_n((uint64_t *)(void *)(window + places[random_below(10)]), value, __ATOMIC_RELEASE);
             (void)!write(client_bell, &(uint64_t){ 1 }, 8);

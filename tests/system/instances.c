@@ -37,7 +37,8 @@ static void on_reply(int result, plait_reply *reply, void *context)
 
 static void call_many(plait_client *client, int count, int *over)
 {
-    for (int i = 0; i < count; i++) CHECK_INT(plait_client_call_async(client, "", "12345678", 8, NULL, on_reply, over, NULL), 0);
+    for (int i = 0; i < count; i++)
+        CHECK_INT(plait_client_call_async(client, "", "12345678", 8, NULL, on_reply, over, NULL), 0);
 }
 
 static void finish_calls(plait_client *client, int count, const int *over)

@@ -178,7 +178,8 @@ static void kill_while_writing(struct board *board, struct tally *tally, struct 
     unsigned caller = tally->attempts++ % LOAD;
     caller_order(board, caller, ORDER_FETCH);
     WAIT_UNTIL(atomic_load(&board->answering) || atomic_load(&board->caller[caller].order) == ORDER_CHECKED);
-    for (uint32_t turns = random_below(20000); turns > 0 && atomic_load(&board->answering); turns--) {}
+    for (uint32_t turns = random_below(20000); turns > 0 && atomic_load(&board->answering); turns--) {
+    }
     int64_t killed = now_ms();
     kill_process(server->pid);
     bool writing = atomic_exchange(&board->answering, 0);
@@ -302,9 +303,11 @@ static void check_server(const struct started *server, struct server_holdings be
     WAIT_UNTIL(mappings_of(server->pid) <= before.mappings + 8);
 }
 
-static void begin_client_kills(struct board *board, struct started *server, pid_t pids[LOAD], struct server_holdings *before)
+static void begin_client_kills(struct board *board, struct started *server, pid_t pids[LOAD],
+                               struct server_holdings *before)
 {
-    *server = serve(board, &(struct serve){ .name = "victim", .options = { .size = sizeof(plait_server_options), .threads = 2 } });
+    *server = serve(board, &(struct serve){ .name = "victim",
+                                            .options = { .size = sizeof(plait_server_options), .threads = 2 } });
     start_load(board, pids, false);
     for (unsigned i = 0; i < 8; i++) callers_advance(board, LOAD);
     callers_pause(board, LOAD, true);

@@ -24,8 +24,8 @@
 
 struct board *board_new(void)
 {
-    struct board *board = mmap(NULL, sizeof(*board), PROT_READ | PROT_WRITE,
-                               MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    struct board *board =
+        mmap(NULL, sizeof(*board), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     CHECK(board != MAP_FAILED);
     return board;
 }
@@ -118,6 +118,11 @@ static uint8_t *make_body(uint32_t number, size_t size)
 static void drop_body(uint8_t *body, size_t size)
 {
     if (size > 65536) free(body);
+}
+
+void caller_forget(void)
+{
+    drop_body(make_body(0, 65537), 65537);
 }
 
 static struct asked note_run(struct board *board, plait_request *request)
@@ -268,7 +273,8 @@ struct started serve(struct board *board, const struct serve *what)
     close(out[1]);
     ssize_t n = read(out[0], &told, sizeof(told));
     close(out[0]);
-    if (n != (ssize_t)sizeof(told)) test_fail(__FILE__, __LINE__, "a server of %s never said that it was ready", what->name);
+    if (n != (ssize_t)sizeof(told))
+        test_fail(__FILE__, __LINE__, "a server of %s never said that it was ready", what->name);
     told.pid = pid;
     if (what->fails) {
         CHECK_INT(test_wait_child(pid), 0);
@@ -357,7 +363,8 @@ static void obey(struct board *board, struct caller *self, plait_client *client,
         for (size_t i = 0; i < BIG; i += 4096)
             CHECK_INT(((const uint8_t *)plait_reply_body(reply).data)[i], pattern(number, i));
     }
-    if (r < 0 && !(servers_die && r == -ECONNRESET)) test_fail(__FILE__, __LINE__, "%s: %s", methods[order], plait_error_text());
+    if (r < 0 && !(servers_die && r == -ECONNRESET))
+        test_fail(__FILE__, __LINE__, "%s: %s", methods[order], plait_error_text());
     if (r == -ECONNRESET) CHECK_CONTAINS(plait_error_text(), "may have run");
     plait_reply_free(reply);
     drop_body(body, size);
@@ -411,7 +418,7 @@ pid_t caller_start(struct board *board, unsigned place, const char *target, bool
     plait_client_close(client);
     CHECK_INT(test_count_fds(), fds);
     CHECK_INT(test_count_mappings(), mappings);
-    drop_body(make_body(0, 65537), 65537);
+    caller_forget();
     leave(0);
 }
 
@@ -610,7 +617,8 @@ int raw_connect(const char *url)
     char path[200];
     if (sscanf(url, "unix://%199[^?]", path) == 1) return connect_path(path);
     if (sscanf(url, "tcp://127.0.0.1:%u", &port) != 1) test_fail(__FILE__, __LINE__, "what is %s?", url);
-    struct sockaddr_in address = { .sin_family = AF_INET, .sin_port = htons((uint16_t)port),
+    struct sockaddr_in address = { .sin_family = AF_INET,
+                                   .sin_port = htons((uint16_t)port),
                                    .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     CHECK(fd >= 0);

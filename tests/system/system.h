@@ -29,21 +29,21 @@ enum order {
 
 struct caller {
     _Atomic uint32_t order;
-    _Atomic uint32_t verified; /* right answers so far */
-    _Atomic uint32_t lost;     /* -ECONNRESET so far */
-    _Atomic uint32_t writing;  /* 1: inside the order's call */
-    _Atomic uint32_t paused;   /* 1: as the board wants it */
-    _Atomic int64_t over_ms;   /* when the last order ended */
+    _Atomic uint32_t verified;      /* right answers so far */
+    _Atomic uint32_t lost;          /* -ECONNRESET so far */
+    _Atomic uint32_t writing;       /* 1: inside the order's call */
+    _Atomic uint32_t paused;        /* 1: as the board wants it */
+    _Atomic int64_t over_ms;        /* when the last order ended */
     _Atomic uint32_t fds, mappings; /* taken while paused */
 };
 
 struct board {
     _Atomic uint32_t stop, pause, release;
-    _Atomic uint32_t next;       /* the last call's number */
-    _Atomic int32_t in_handler;  /* pid of the server whose handler hangs; 0: none */
-    _Atomic uint32_t answering;  /* 1: a handler is giving a big answer */
-    _Atomic uint32_t deferred;   /* requests taken away */
-    _Atomic uint32_t answered;   /* of those */
+    _Atomic uint32_t next;      /* the last call's number */
+    _Atomic int32_t in_handler; /* pid of the server whose handler hangs; 0: none */
+    _Atomic uint32_t answering; /* 1: a handler is giving a big answer */
+    _Atomic uint32_t deferred;  /* requests taken away */
+    _Atomic uint32_t answered;  /* of those */
     _Atomic int32_t answer_result;
     struct caller caller[CALLERS];
     _Atomic uint8_t ran[NUMBERS]; /* how often the handler of each number ran */
@@ -72,10 +72,10 @@ struct serve {
     const char *name;
     plait_server_options options; /* size 0: defaults */
     const char *listen[6];
-    int fd_limit;                 /* RLIMIT_NOFILE; 0: as it is */
-    uid_t uid;                    /* 0: as we are */
-    void (*storm)(void);          /* called in the server's process before it opens */
-    bool fails;                   /* open or listen must fail: started.result, started.error */
+    int fd_limit;        /* RLIMIT_NOFILE; 0: as it is */
+    uid_t uid;           /* 0: as we are */
+    void (*storm)(void); /* called in the server's process before it opens */
+    bool fails;          /* open or listen must fail: started.result, started.error */
 };
 
 struct started {
@@ -99,6 +99,9 @@ plait_client *open_client(const char *target, const plait_client_options *option
 /* One verified call with a body of SIZE bytes (at least 8): 0 or what it returned. FLAGS: PLAIT_CALL_. */
 int checked_call(struct board *board, plait_client *client, size_t size, uint32_t flags, int64_t timeout);
 
+/* Frees what the calling thread keeps between checked calls. */
+void caller_forget(void);
+
 /* A forked client with a place on the board: verified calls until the board says stop. Where servers get
  * killed, -ECONNRESET is all right for calls that aren't idempotent. */
 pid_t caller_start(struct board *board, unsigned place, const char *target, bool servers_die);
@@ -117,9 +120,9 @@ void leave(int status) __attribute__((noreturn));
 
 /* ---- looking at others ---- */
 size_t fds_of(pid_t pid);
-size_t mappings_of(pid_t pid); /* shared ones */
-size_t entries_of_names(void); /* files in the runtime directory's services/ and s/ */
-char state_of(pid_t pid);      /* as /proc says: R S T Z ... */
+size_t mappings_of(pid_t pid);   /* shared ones */
+size_t entries_of_names(void);   /* files in the runtime directory's services/ and s/ */
+char state_of(pid_t pid);        /* as /proc says: R S T Z ... */
 uint64_t switches_of(pid_t pid); /* voluntary, of all threads */
 
 /* The service's counter, read from its status page as docs/status.md says; 0 if there is none. */

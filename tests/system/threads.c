@@ -1,0 +1,138 @@
+/* threads: one client and many threads; ends that come while something is still going on. */
+#include "system/system.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { THREADS = 16, CALLS = 300 };
+
+struct shared {
+    struct board *board;
+    plait_client *client;
+};
+
+static void *call_much(void *context)
+{
+    struct shared *shared = context;
+    static const size_t sizes[] = { 8, 100, 8000, 20000 };
+    for (int i = 0; i < CALLS; i++) CHECK_INT(checked_call(shared->board, shared->client, sizes[i % 4], 0, 0), 0);
+    caller_forget();
+    return NULL;
+}
+
+static void check_threads(const char *target, int reactors)
+{
+    struct board *board = board_new();
+    struct started server =
+        serve(board, &(struct serve){ .name = "busy",
+                                      .options = { .size = sizeof(plait_server_options), .threads = reactors } });
+    struct shared shared = { board, open_client(target, NULL) };
+    pthread_t threads[THREADS];
+    for (int i = 0; i < THREADS; i++) CHECK_INT(pthread_create(&threads[i], NULL, call_much, &shared), 0);
+    for (int i = 0; i < THREADS; i++) CHECK_INT(pthread_join(threads[i], NULL), 0);
+    plait_client_close(shared.client);
+    end_server(&server);
+    board_free(board);
+}
+
+TEST(many_threads_of_one_client_get_their_own_answers_over_shared_memory)
+{
+    check_threads("busy", 1);
+}
+TEST(many_threads_of_one_client_get_their_own_answers_from_many_reactors)
+{
+    check_threads("busy", 4);
+}
+TEST(many_threads_of_one_client_get_their_own_answers_over_a_socket)
+{
+    check_threads("busy?shm=off", 2);
+}
+
+static void cancelled(int result, plait_reply *reply, void *context)
+{
+    CHECK_INT(result, -ECANCELED);
+    CHECK(reply == NULL);
+    ++*(int *)context;
+}
+
+static void check_close(const char *target)
+{
+    struct board *board = board_new();
+    struct started server = serve(board, &(struct serve){ .name = "busy" });
+    plait_client *client = open_client(target, NULL);
+    int told = 0;
+    for (int i = 0; i < 20; i++)
+        CHECK_INT(plait_client_call_async(client, "defer", "\0\0\0\0\0\0\0\0", 8, NULL, cancelled, &told, NULL), 0);
+    WAIT_UNTIL(atomic_load(&board->deferred) == 20);
+    plait_client_close(client);
+    CHECK_INT(told, 20);
+    atomic_store(&board->release, 1); /* the answers go nowhere */
+    WAIT_UNTIL(atomic_load(&board->answered) == 20);
+    client = open_client(target, NULL);
+    CHECK_INT(checked_call(board, client, 8, 0, 0), 0);
+    plait_client_close(client);
+    end_server(&server);
+    board_free(board);
+}
+
+TEST(a_client_that_closes_tells_each_call_and_the_server_goes_on)
+{
+    check_close("busy");
+    check_close("busy?shm=off");
+}
+
+/* ---- a server that closes before its deferred requests are answered ---- */
+
+static plait_request *kept[8];
+static _Atomic int kept_count;
+
+static void keep(plait_request *request, void *context)
+{
+    (void)context;
+    CHECK_INT(plait_request_defer(request, &kept[atomic_load(&kept_count)]), 0);
+    atomic_fetch_add(&kept_count, 1);
+}
+
+static void gone(int result, plait_reply *reply, void *context)
+{
+    CHECK(result < 0);
+    plait_reply_free(reply);
+    ++*(int *)context;
+}
+
+static void check_late_answers(const char *target)
+{
+    plait_server *server = NULL;
+    atomic_store(&kept_count, 0);
+    CHECK_INT(plait_server_open(&server, "leaving", NULL), 0);
+    CHECK_INT(plait_server_handle(server, "", keep, NULL), 0);
+    CHECK_INT(plait_server_start(server), 0);
+    plait_client *client = open_client(target, NULL);
+    plait_call_options options = PLAIT_CALL_OPTIONS_INIT;
+    options.timeout = 3000;
+    int told = 0;
+    for (int i = 0; i < 8; i++)
+        CHECK_INT(plait_client_call_async(client, "", "body", 4, &options, gone, &told, NULL), 0);
+    WAIT_UNTIL(atomic_load(&kept_count) == 8);
+    CHECK_INT(plait_server_stop(server, 50), 0);
+    plait_server_close(server);
+    for (int i = 0; i < 8; i++) {
+        CHECK_INT(plait_request_body(kept[i]).size, 4);
+        CHECK_MEM(plait_request_body(kept[i]).data, "body", 4);
+        CHECK_INT(plait_request_cancelled(kept[i]), 1);
+        CHECK_INT(plait_request_reply(kept[i], "late", 4), -ECONNRESET);
+        CHECK(plait_error_text()[0] != 0);
+    }
+    WAIT_UNTIL(plait_client_dispatch(client, 10) >= 0 && told == 8);
+    plait_client_close(client);
+}
+
+TEST(requests_outlive_their_server_and_are_answered_into_nowhere)
+{
+    check_late_answers("leaving");
+    check_late_answers("leaving?shm=off");
+}
