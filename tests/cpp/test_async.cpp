@@ -66,8 +66,8 @@ TEST(an_exception_of_a_callback_comes_out_of_dispatch)
 TEST(calls_can_be_cancelled_and_end_with_their_client)
 {
     settle();
-    plait::Server server("holder");
     std::vector<plait::DeferredRequest> held;
+    plait::Server server("holder");
     server.handle("", [&](plait::Request &request) { held.push_back(request.defer()); });
     server.start();
     auto watched = std::make_shared<int>(0);
@@ -135,8 +135,8 @@ TEST(futures_need_nobody_who_dispatches)
 TEST(a_future_ends_with_its_call)
 {
     settle();
-    plait::Server server("holder");
     std::vector<plait::DeferredRequest> held;
+    plait::Server server("holder");
     server.handle("", [&](plait::Request &request) { held.push_back(request.defer()); });
     server.start();
     std::future<plait::Reply> orphan;

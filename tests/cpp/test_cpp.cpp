@@ -215,8 +215,8 @@ TEST(handlers_fail_with_a_status_of_their_own)
 TEST(errors_have_the_classes_that_their_codes_mean)
 {
     settle();
-    plait::Server server("held");
     std::optional<plait::DeferredRequest> held;
+    plait::Server server("held");
     server.handle("hold", [&](plait::Request &request) { held = request.defer(); });
     server.handle("echo", echo);
     plait::ServerOptions exclusive;
@@ -283,8 +283,8 @@ TEST(deferred_requests_are_answered_from_other_threads)
 TEST(a_deferred_request_that_is_dropped_answers_with_a_failure)
 {
     settle();
-    plait::Server server("dropper");
     std::optional<plait::DeferredRequest> kept;
+    plait::Server server("dropper");
     server.handle("drop", [](plait::Request &request) { auto deferred = request.defer(); });
     server.handle("throw", [](plait::Request &request) {
         auto deferred = request.defer();
