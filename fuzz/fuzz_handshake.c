@@ -50,8 +50,15 @@ static void server_side(int socket, int client, const uint8_t *data, size_t size
         return;
     }
     REQUIRE(hello.name[0] == '\0' || pl_name_valid(hello.name, strlen(hello.name)));
-    struct pl_terms terms = { .instance = 1, .max_message = 1000, .outstanding = 1, .concurrency = 1, .methods = table,
-                              .methods_size = sizeof(table), .method_count = 2, .load_fd = -1, .shm = choice & 2,
+    struct pl_terms terms = { .instance = 1,
+                              .max_message = 1000,
+                              .outstanding = 1,
+                              .concurrency = 1,
+                              .methods = table,
+                              .methods_size = sizeof(table),
+                              .method_count = 2,
+                              .load_fd = -1,
+                              .shm = choice & 2,
                               .transport = "unix" };
     struct pl_transport *transport;
     r = pl_handshake_accept(&transport, socket, &hello, &terms);
@@ -93,8 +100,7 @@ static void client_side(int socket, int server, const uint8_t *data, size_t size
         REQUIRE(pl_error_text()[0] != '\0');
         return;
     }
-    for (uint32_t i = 0; i < accepted.method_count; i++)
-        REQUIRE(strlen(accepted.methods[i]) <= PLAIT_NAME_MAX);
+    for (uint32_t i = 0; i < accepted.method_count; i++) REQUIRE(strlen(accepted.methods[i]) <= PLAIT_NAME_MAX);
     REQUIRE(accepted.concurrency > 0);
     free(accepted.methods);
     pl_load_detach(accepted.load);

@@ -86,7 +86,8 @@ static void put_record(struct game *game, struct input *input)
     uint8_t bytes[PL_FRAME_HEAD + 16];
     pl_frame_encode(bytes, &frame);
     uint64_t size = number(input, 1) & 1 ? 70000 : number(input, 3), claimed = number(input, 1);
-    struct pl_frame_segment where = { .id = (uint32_t)number(input, 1) % 70, .generation = (uint32_t)number(input, 1),
+    struct pl_frame_segment where = { .id = (uint32_t)number(input, 1) % 70,
+                                      .generation = (uint32_t)number(input, 1),
                                       .size = size | (claimed % 4) << 32 };
     if (frame.flags & PL_FRAME_ON_SOCKET) pl_frame_store_u64(bytes + PL_FRAME_HEAD, size);
     else pl_frame_segment_encode(bytes + PL_FRAME_HEAD, &where);
@@ -102,11 +103,16 @@ static void put_on_socket(struct game *game, struct input *input)
     uint8_t bytes[PL_FRAME_HEAD + PL_FRAME_SEGMENT_SIZE];
     bool segment = number(input, 1) & 1;
     uint64_t choice = number(input, 1);
-    struct pl_frame frame = { .kind = choice & 0x80 ? (uint8_t)(choice & 15) : segment ? PL_FRAME_SEGMENT : PL_FRAME_BODY,
-                              .size = segment ? PL_FRAME_SEGMENT_SIZE : number(input, 1) & 1 ? 70000 : (uint32_t)number(input, 3),
+    struct pl_frame frame = { .kind = choice & 0x80 ? (uint8_t)(choice & 15)
+                                      : segment     ? PL_FRAME_SEGMENT
+                                                    : PL_FRAME_BODY,
+                              .size = segment                ? PL_FRAME_SEGMENT_SIZE
+                                      : number(input, 1) & 1 ? 70000
+                                                             : (uint32_t)number(input, 3),
                               .call = number(input, 1) };
     uint64_t real = (number(input, 1) + 1) * 4096;
-    struct pl_frame_segment where = { .id = (uint32_t)number(input, 1) % 70, .generation = (uint32_t)number(input, 1) % 4,
+    struct pl_frame_segment where = { .id = (uint32_t)number(input, 1) % 70,
+                                      .generation = (uint32_t)number(input, 1) % 4,
                                       .size = choice & 0x40 ? number(input, 4) : real };
     pl_frame_encode(bytes, &frame);
     pl_frame_segment_encode(bytes + PL_FRAME_HEAD, &where);
@@ -166,7 +172,8 @@ static void receive(struct game *game, bool keep_view)
 static void answer(struct game *game, struct input *input)
 {
     static const uint8_t body[100000];
-    struct pl_frame frame = { .kind = PL_FRAME_REPLY, .size = number(input, 1) & 1 ? sizeof(body) : (uint32_t)number(input, 1) };
+    struct pl_frame frame = { .kind = PL_FRAME_REPLY,
+                              .size = number(input, 1) & 1 ? sizeof(body) : (uint32_t)number(input, 1) };
     int r = game->server->ops->send(game->server, &frame, body, false);
     if (r == 0) r = game->server->ops->flush(game->server);
     if (r < 0) game->over = true;
@@ -185,9 +192,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         case 3:
         case 4: put_on_socket(&game, &input); break;
         case 5: put_bytes(&game, &input); break;
-        case 6: /* a lie about the tail */
-            publish(&game, number(&input, 8));
-            break;
+        case 6: /* a lie about the tail */ publish(&game, number(&input, 8)); break;
         case 7: /* relaxed: one thread */
             atomic_store_explicit(&ring_of(&game)->skip, number(&input, 4), memory_order_relaxed);
             atomic_store_explicit(&ring_of(&game)->starved, 1, memory_order_relaxed);

@@ -87,7 +87,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         size_t piece = what & 0x80 ? size - 1 : what & 0x3f;
         data++, size--;
         if (piece > size) piece = size;
-        if (piece > 0) REQUIRE(send(sockets[1], data, piece, MSG_NOSIGNAL) == (ssize_t)piece || piece > 50000);
+        ssize_t sent = piece > 0 ? send(sockets[1], data, piece, MSG_NOSIGNAL) : 0;
+        if (sent < (ssize_t)piece) break; /* the socket is full of pieces that nobody received */
         data += piece, size -= piece;
         if (!(what & 0x40)) r = receive_all(transport);
         if (what == 1) (void)transport->ops->ready(transport);

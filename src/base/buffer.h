@@ -26,7 +26,7 @@ void pl_buffer_consume(struct pl_buffer *buffer, size_t size);
 
 static inline uint8_t *pl_buffer_data(const struct pl_buffer *buffer)
 {
-    return buffer->memory + buffer->start;
+    return buffer->memory ? buffer->memory + buffer->start : NULL;
 }
 
 static inline size_t pl_buffer_size(const struct pl_buffer *buffer)
@@ -36,7 +36,7 @@ static inline size_t pl_buffer_size(const struct pl_buffer *buffer)
 
 static inline uint8_t *pl_buffer_tail(const struct pl_buffer *buffer)
 {
-    return buffer->memory + buffer->end;
+    return buffer->memory ? buffer->memory + buffer->end : NULL;
 }
 
 static inline size_t pl_buffer_room(const struct pl_buffer *buffer)

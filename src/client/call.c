@@ -181,9 +181,8 @@ static int send_out(struct plait_client *client, const struct pl_outgoing *out, 
         if (link->idless && out->one_way)
             return pl_error(-EOPNOTSUPP, "framing=%s has no one-way messages: every request is answered",
                             pl_framing_name(client->target->framing));
-        r = must_queue(link) || link->outstanding >= link->peer.outstanding
-                ? PL_TRANSPORT_FULL
-                : transmit(link, out, call, borrow);
+        r = must_queue(link) || link->outstanding >= link->peer.outstanding ? PL_TRANSPORT_FULL
+                                                                            : transmit(link, out, call, borrow);
         if (r == 0) {
             if (call) {
                 if (link->outstanding++ == 0 && client->link_count > 1) link->moved = pl_ticks();
@@ -384,7 +383,8 @@ int plait_client_call_async(plait_client *client, const char *method, const void
     if (client->async_count++ == 0 || call->deadline_ns < client->next_deadline)
         client->next_deadline = call->deadline_ns;
     if (ret_call) *ret_call = id_of(call);
-    if (call->deadline_ns == client->next_deadline) pl_client_kick(client); /* who dispatches sleeps until a later one */
+    if (call->deadline_ns == client->next_deadline)
+        pl_client_kick(client); /* who dispatches sleeps until a later one */
     pl_client_rest(client);
     pthread_mutex_unlock(&client->lock);
     return 0;
@@ -429,7 +429,8 @@ static int send_again(struct plait_client *client, struct pl_call *call, uint64_
     struct pl_deadline soon = { .timeout_ms = AGAIN_MS };
     struct pl_link *link;
     call->sent = false;
-    call->kept->timeout_ms = call->deadline_ns == PL_NEVER ? PLAIT_FOREVER : 1 + (int64_t)((call->deadline_ns - now) / 1000000);
+    call->kept->timeout_ms =
+        call->deadline_ns == PL_NEVER ? PLAIT_FOREVER : 1 + (int64_t)((call->deadline_ns - now) / 1000000);
     int r = send_out(client, call->kept, call, &soon, false, &link);
     if (r < 0) return r;
     call->done = false;

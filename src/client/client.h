@@ -59,7 +59,7 @@ struct pl_link {
     uint64_t sent;   /* CALL and SEND frames */
     uint32_t outstanding;
     struct pl_call *borrower; /* synchronous: its body is still read from the caller's memory */
-    uint64_t moved; /* ticks when its last reply came or its first call went */
+    uint64_t moved;           /* ticks when its last reply came or its first call went */
 };
 
 struct pl_method_slot {
@@ -159,7 +159,7 @@ uint64_t pl_deadline_ns(struct pl_deadline *deadline);
 
 /* ---- client.c ---- */
 void pl_client_set_timer(struct plait_client *client); /* of plait_client_fd() */
-void pl_client_kick(struct plait_client *client); /* makes a leader that sleeps look around */
+void pl_client_kick(struct plait_client *client);      /* makes a leader that sleeps look around */
 
 /* ---- choose.c ---- */
 /* The link for a call: connects if needed, until DEADLINE. FIRST: the one that sends stay on. 0 or -errno. */

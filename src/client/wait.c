@@ -117,7 +117,8 @@ static bool rest_links(struct plait_client *client)
 
 void pl_client_rest(struct plait_client *client)
 {
-    if (client->outer_fd < 0 || client->leading || !pl_list_empty(&client->waiters)) return; /* they rest when they leave */
+    if (client->outer_fd < 0 || client->leading || !pl_list_empty(&client->waiters))
+        return; /* they rest when they leave */
     if (client->async_count > 0 && !rest_links(client)) pl_client_ring_ready(client);
     pl_client_set_timer(client);
 }

@@ -19,9 +19,16 @@ static const uint8_t table[] = { 3, 'a', 'd', 'd', 0 };
 
 static struct pl_terms usual(bool shm)
 {
-    return (struct pl_terms){ .instance = 77, .max_message = 5000, .outstanding = 9, .concurrency = 2,
-                              .methods = table, .methods_size = sizeof(table), .method_count = 2, .load_fd = -1,
-                              .shm = shm, .transport = "unix" };
+    return (struct pl_terms){ .instance = 77,
+                              .max_message = 5000,
+                              .outstanding = 9,
+                              .concurrency = 2,
+                              .methods = table,
+                              .methods_size = sizeof(table),
+                              .method_count = 2,
+                              .load_fd = -1,
+                              .shm = shm,
+                              .transport = "unix" };
 }
 
 struct meeting {
@@ -153,7 +160,8 @@ TEST(a_refusal_arrives_with_its_text)
     struct pl_accepted accepted;
     open_meeting(&meeting, false);
     pl_handshake_refuse(meeting.server, -ENOENT, "no service 'x' here, this is 'y'");
-    CHECK_INT(pl_handshake_connect(&transport, meeting.client, &offer, pl_clock_deadline(20000, 0), &accepted), -ENOENT);
+    CHECK_INT(pl_handshake_connect(&transport, meeting.client, &offer, pl_clock_deadline(20000, 0), &accepted),
+              -ENOENT);
     CHECK_CONTAINS(plait_error_text(), "this is 'y'");
     close(meeting.server);
 }
@@ -166,7 +174,8 @@ TEST(a_refusal_without_words_still_has_a_text)
     struct pl_accepted accepted;
     open_meeting(&meeting, false);
     pl_handshake_refuse(meeting.server, -EACCES, "");
-    CHECK_INT(pl_handshake_connect(&transport, meeting.client, &offer, pl_clock_deadline(20000, 0), &accepted), -EACCES);
+    CHECK_INT(pl_handshake_connect(&transport, meeting.client, &offer, pl_clock_deadline(20000, 0), &accepted),
+              -EACCES);
     CHECK(plait_error_text()[0] != 0);
     close(meeting.server);
 }
@@ -198,8 +207,9 @@ TEST(what_isn_t_plait_is_named_and_silence_has_an_end)
 TEST(shared_memory_without_its_descriptors_breaks_the_protocol)
 {
     uint8_t bytes[PL_HELLO_SERVER_HEAD];
-    struct pl_hello_server hello = { .major = PL_PROTOCOL_MAJOR, .features = PL_FEATURE_SHM,
-                                     .ring_capacity = PL_RING_CAPACITY, .pid = 1 };
+    struct pl_hello_server hello = {
+        .major = PL_PROTOCOL_MAJOR, .features = PL_FEATURE_SHM, .ring_capacity = PL_RING_CAPACITY, .pid = 1
+    };
     pl_hello_server_encode(bytes, &hello);
     CHECK_INT(connect_to(bytes, sizeof(bytes), pl_clock_deadline(20000, 0)), -EPROTO);
     CHECK_CONTAINS(plait_error_text(), "descriptors");

@@ -87,8 +87,8 @@ int pl_session_flush_parked(struct pl_session *session)
 bool pl_session_unsent(struct pl_session *session)
 {
     bool locked = lock_send(session);
-    bool unsent = !pl_list_empty(&session->parked) ||
-                  session->connection.transport->ops->pending(session->connection.transport);
+    bool unsent =
+        !pl_list_empty(&session->parked) || session->connection.transport->ops->pending(session->connection.transport);
     unlock_send(session, locked);
     return unsent;
 }

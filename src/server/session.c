@@ -203,8 +203,8 @@ static bool finished(struct pl_session *session)
 {
     if (!session->input_over && !session->drained) return false;
     /* First whether others may still answer: what they couldn't send is seen only after that. */
-    atomic_store(&session->waits, true);                            /* F_DEF2: then look, against F_DEF1 in request.c */
-    if (atomic_load(&session->deferred_count) != 0) return false;   /* F_DEF2: as above */
+    atomic_store(&session->waits, true);                          /* F_DEF2: then look, against F_DEF1 in request.c */
+    if (atomic_load(&session->deferred_count) != 0) return false; /* F_DEF2: as above */
     return !pl_session_unsent(session);
 }
 
@@ -271,7 +271,9 @@ static void on_event(struct pl_connection *connection)
     }
     if (ends_for_lost_answer(session)) return;
     /* Nobody is there to be answered; but what came one-way before is still to run. */
+    bool dead = transport->hung_up && transport->bell >= 0;
     bool mute = transport->hung_up && (session->idless || session->paused & PL_PAUSE_PARKED);
+    if (dead && session->paused & PL_PAUSE_INBOUND) mute = true; /* the body that it waits for will never be whole */
     if ((session->input_over && finished(session)) || (mute && session->paused)) {
         pl_session_end(session);
         return;

@@ -96,7 +96,8 @@ struct caller {
     struct pl_accepted accepted;
 };
 
-__attribute__((unused)) static int greet_as(struct caller *caller, plait_server *server, size_t index, bool shm, const char *name)
+__attribute__((unused)) static int greet_as(struct caller *caller, plait_server *server, size_t index, bool shm,
+                                            const char *name)
 {
     struct pl_offer offer = { .name = name, .max_reply = 64 << 20, .shm = shm, .transport = "unix" };
     return pl_handshake_connect(&caller->transport, dial(server, index), &offer, pl_clock_deadline(PATIENCE_MS, 0),
@@ -115,7 +116,8 @@ __attribute__((unused)) static void hang_up(struct caller *caller)
 /* Waits until the transport may have something; pushes what is pending. */
 __attribute__((unused)) static void attend(struct pl_transport *transport)
 {
-    struct pollfd pollers[2] = { { .fd = transport->socket, .events = POLLIN }, { .fd = transport->bell, .events = POLLIN } };
+    struct pollfd pollers[2] = { { .fd = transport->socket, .events = POLLIN },
+                                 { .fd = transport->bell, .events = POLLIN } };
     bool pending = transport->ops->flush(transport) == PL_TRANSPORT_FULL;
     if (pending) pollers[0].events |= POLLOUT;
     if (transport->ops->sleep(transport)) {
@@ -153,10 +155,14 @@ __attribute__((unused)) static void send_frame(struct caller *caller, struct pl_
 
 __attribute__((unused)) static void send_call(struct caller *caller, uint64_t id, const void *body, size_t size)
 {
-    send_frame(caller, (struct pl_frame){ .kind = PL_FRAME_CALL, .call = id, .method = PL_METHOD_DEFAULT, .size = (uint32_t)size }, body);
+    send_frame(caller,
+               (struct pl_frame){
+                   .kind = PL_FRAME_CALL, .call = id, .method = PL_METHOD_DEFAULT, .size = (uint32_t)size },
+               body);
 }
 
-__attribute__((unused)) static void check_reply(struct caller *caller, uint64_t id, uint32_t status, const void *body, size_t size)
+__attribute__((unused)) static void check_reply(struct caller *caller, uint64_t id, uint32_t status, const void *body,
+                                                size_t size)
 {
     struct pl_message message;
     CHECK_INT(next_message(caller, &message), PL_TRANSPORT_OK);
@@ -179,7 +185,10 @@ struct kept {
     plait_request *requests[KEPT_MAX];
     size_t first, count;
 };
-#define KEPT_INIT { .lock = PTHREAD_MUTEX_INITIALIZER, .more = PTHREAD_COND_INITIALIZER }
+#define KEPT_INIT                                                                                                      \
+    {                                                                                                                  \
+        .lock = PTHREAD_MUTEX_INITIALIZER, .more = PTHREAD_COND_INITIALIZER                                            \
+    }
 
 __attribute__((unused)) static void keep(plait_request *request, void *context)
 {

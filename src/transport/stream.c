@@ -259,9 +259,10 @@ int pl_stream_flush(struct pl_stream *stream)
         if (n == 0) return PL_STREAM_FULL;
         size_t from_own = (size_t)n < own ? (size_t)n : own;
         pl_buffer_consume(&stream->out, from_own);
-        if ((size_t)n == from_own) continue; /* borrowed may be NULL */
-        stream->borrowed += (size_t)n - from_own;
-        stream->borrowed_size -= (size_t)n - from_own;
+        if ((size_t)n > from_own) {
+            stream->borrowed += (size_t)n - from_own;
+            stream->borrowed_size -= (size_t)n - from_own;
+        }
     }
     pl_buffer_deinit(&stream->out);
     stream->borrowed = NULL;

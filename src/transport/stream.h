@@ -22,7 +22,7 @@ struct pl_stream {
     int fd;
     bool readable, eof;
     _Atomic uint64_t moved; /* bytes read and written, by a thread each */
-    bool with_fds;  /* descriptors ride on the bytes */
+    bool with_fds;          /* descriptors ride on the bytes */
     int fds[PL_FDS_MAX];
     size_t fd_count;
     struct pl_buffer in, out;

@@ -91,7 +91,8 @@ __attribute__((unused)) static void check_message(struct pl_message *message, ui
     free(expected);
 }
 
-__attribute__((unused)) static void send_pattern(struct pl_transport *transport, uint64_t call, size_t size, unsigned seed)
+__attribute__((unused)) static void send_pattern(struct pl_transport *transport, uint64_t call, size_t size,
+                                                 unsigned seed)
 {
     struct pl_frame frame = frame_of(PL_FRAME_CALL, call, size);
     uint8_t *body = pattern(size, seed);

@@ -222,7 +222,8 @@ TEST(a_vanished_host_is_known_within_20_seconds_by_the_kernel)
     CHECK_INT(option_of(fd, IPPROTO_TCP, TCP_NODELAY), 1);
     CHECK_INT(option_of(fd, SOL_SOCKET, SO_KEEPALIVE), 1);
     CHECK(option_of(fd, IPPROTO_TCP, TCP_KEEPIDLE) +
-              option_of(fd, IPPROTO_TCP, TCP_KEEPINTVL) * option_of(fd, IPPROTO_TCP, TCP_KEEPCNT) < 20);
+              option_of(fd, IPPROTO_TCP, TCP_KEEPINTVL) * option_of(fd, IPPROTO_TCP, TCP_KEEPCNT) <
+          20);
     CHECK_INT(option_of(fd, IPPROTO_TCP, TCP_USER_TIMEOUT), 15000);
     close(fd);
     close(listener);

@@ -15,7 +15,8 @@ static int receive_all_of(struct pl_transport *to, struct pl_transport *from, st
 
 TEST(messages_of_every_size_arrive_whole_and_in_order)
 {
-    static const size_t sizes[] = { 0, 1, 31, 32, 4000, 8192, 8193, 70000, 8193, 70000, 70001, 1 << 20, 3 << 20, 3 << 20, 5 };
+    static const size_t sizes[] = { 0,    1,     31,    32,      4000,    8192,    8193, 70000,
+                                    8193, 70000, 70001, 1 << 20, 3 << 20, 3 << 20, 5 };
     struct shm_pair pair;
     struct pl_message message;
     shm_pair_open(&pair);
@@ -347,7 +348,8 @@ TEST(an_announcement_without_its_descriptor_breaks_the_protocol)
     struct shm_pair pair;
     struct pl_message message;
     uint8_t bytes[PL_FRAME_HEAD + PL_FRAME_SEGMENT_SIZE], *body = pattern(70000, 1);
-    struct pl_frame segment = frame_of(PL_FRAME_SEGMENT, 0, PL_FRAME_SEGMENT_SIZE), large = frame_of(PL_FRAME_CALL, 1, 70000);
+    struct pl_frame segment = frame_of(PL_FRAME_SEGMENT, 0, PL_FRAME_SEGMENT_SIZE),
+                    large = frame_of(PL_FRAME_CALL, 1, 70000);
     struct pl_frame_segment where = { .id = 0, .generation = 1, .size = 1 << 20 };
     shm_pair_open(&pair);
     pl_frame_encode(bytes, &segment);
@@ -365,7 +367,8 @@ TEST(a_descriptor_that_is_no_sealed_memory_is_refused_and_closed)
     struct shm_pair pair;
     struct pl_message message;
     uint8_t bytes[PL_FRAME_HEAD + PL_FRAME_SEGMENT_SIZE], *body = pattern(70000, 1);
-    struct pl_frame segment = frame_of(PL_FRAME_SEGMENT, 0, PL_FRAME_SEGMENT_SIZE), large = frame_of(PL_FRAME_CALL, 1, 70000);
+    struct pl_frame segment = frame_of(PL_FRAME_SEGMENT, 0, PL_FRAME_SEGMENT_SIZE),
+                    large = frame_of(PL_FRAME_CALL, 1, 70000);
     struct pl_frame_segment where = { .id = 0, .generation = 1, .size = 1 << 20 };
     int fd = open("/dev/null", O_RDWR | O_CLOEXEC);
     shm_pair_open(&pair);

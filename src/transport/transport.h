@@ -102,8 +102,8 @@ struct pl_transport {
     /* What the epoll set watches: socket always; bell (or -1) with EPOLLET, never read. */
     int socket, bell;
     const _Atomic uint64_t *moved; /* bytes through the socket so far: progress */
-    bool partial;          /* receive said EMPTY in the middle of a message */
-    bool hung_up;          /* set by the owner when epoll says so; what was committed before is still received */
+    bool partial;                  /* receive said EMPTY in the middle of a message */
+    bool hung_up; /* set by the owner when epoll says so; what was committed before is still received */
 };
 
 enum { PL_ADMIT_ABOVE = 1 << 20 };

@@ -39,7 +39,7 @@ struct shm_transport {
     struct pl_segment_map *map; /* made with the first announcement received */
     uint32_t heard;             /* announcements received */
     enum awaited awaited;
-    bool admitted;               /* the awaited body */
+    bool admitted;         /* the awaited body */
     struct pl_frame frame; /* whose body is awaited */
     struct pl_frame_segment where;
     uint8_t *body;

@@ -44,7 +44,7 @@ static struct scene scene_begin(void)
 static void scene_end(struct scene *scene)
 {
     callers_advance(scene->board, 1);
-    WAIT_UNTIL(fds_of(scene->server.pid) <= scene->fds);
+    await_fds(scene->server.pid, scene->fds);
     WAIT_UNTIL(mappings_of(scene->server.pid) <= scene->mappings + 4);
     callers_end(scene->board, &scene->good, 1);
     end_server(&scene->server);
@@ -385,6 +385,7 @@ TEST(random_indices_in_shared_memory_end_that_connection_alone)
     static const uint64_t values[] = { 1,     31,    32,         33,         4096,       65536,
                                        65568, 65537, 1ull << 31, 1ull << 32, 1ull << 62, UINT64_MAX };
     struct scene scene = scene_begin();
+    scene.board->strangers = 1;
     uint8_t head[32];
     for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
         for (size_t j = 0; j < sizeof(values) / sizeof(values[0]); j++) {
@@ -408,6 +409,7 @@ TEST(random_indices_in_shared_memory_end_that_connection_alone)
 TEST(random_frames_in_shared_memory_end_that_connection_alone)
 {
     struct scene scene = scene_begin();
+    scene.board->strangers = 1;
     for (int i = 0; i < 400; i++) {
         struct shm shm = shm_open_raw();
         uint8_t head[32], payload[64];
@@ -426,6 +428,7 @@ TEST(random_frames_in_shared_memory_end_that_connection_alone)
 TEST(memory_that_changes_all_the_time_hurts_nobody)
 {
     struct scene scene = scene_begin();
+    scene.board->strangers = 1;
     for (int i = 0; i < 20; i++) {
         struct shm shm = shm_open_raw();
         int64_t until = now_ms() + 20;

@@ -117,6 +117,45 @@ TEST(rolling_restarts_under_load_fail_no_call)
     board_free(board);
 }
 
+/* Many calls are on their way when the server stops: what lies beyond its GOAWAY runs elsewhere. */
+static void check_pipelined_drain(const char *target)
+{
+    enum { BURST = 400, RESTARTS = 20 };
+    static const char body[2000];
+    struct board *board = board_new();
+    struct started servers[2];
+    for (int i = 0; i < 2; i++) servers[i] = serve(board, &one);
+    plait_client *client = open_client(target, NULL);
+    reach_all(client, servers, 2);
+    for (int i = 0; i < RESTARTS; i++) {
+        int over = 0;
+        await_running(&servers[i % 2]);
+        for (int j = 0; j < BURST; j++) {
+            if (j == BURST / 2) CHECK_INT(kill(servers[i % 2].pid, SIGTERM), 0);
+            CHECK_INT(plait_client_call_async(client, "", body, sizeof(body), NULL, on_reply, &over, NULL), 0);
+        }
+        finish_calls(client, BURST, &over);
+        CHECK_INT(test_wait_child(servers[i % 2].pid), 0);
+        servers[i % 2] = serve(board, &one);
+        over = 0;
+        call_many(client, 50, &over);
+        finish_calls(client, 50, &over);
+    }
+    plait_client_close(client);
+    for (int i = 0; i < 2; i++) end_server(&servers[i]);
+    board_free(board);
+}
+
+TEST(many_calls_under_way_survive_a_drain_over_shared_memory)
+{
+    check_pipelined_drain("many");
+}
+
+TEST(many_calls_under_way_survive_a_drain_over_a_socket)
+{
+    check_pipelined_drain("many?shm=off");
+}
+
 TEST(calls_wait_while_the_only_instance_restarts)
 {
     enum { LOAD = 2 };
@@ -182,6 +221,7 @@ TEST(a_stopping_server_answers_what_it_took_over_tcp)
 
 TEST(a_stopped_instance_is_avoided_while_another_lives)
 {
+    enum { DEFERRED = 60 };
     struct board *board = board_new();
     struct started servers[2];
     for (int i = 0; i < 2; i++) servers[i] = serve(board, &one);
@@ -195,8 +235,13 @@ TEST(a_stopped_instance_is_avoided_while_another_lives)
     while (now_ms() < until) CHECK(plait_client_dispatch(client, 10) >= 0);
     CHECK(over < 40);
     for (int i = 0; i < 100; i++) CHECK_INT(checked_call(board, client, 8, 0, 5000), 0);
+    /* Also when the other has more to do by now than the one that is stuck. */
+    for (int i = 0; i < DEFERRED; i++)
+        CHECK_INT(plait_client_call_async(client, "defer", "\0\0\0\0\0\0\0\0", 8, NULL, on_reply, &over, NULL), 0);
+    WAIT_UNTIL(atomic_load(&board->deferred) == DEFERRED);
+    atomic_store(&board->release, 1);
     CHECK_INT(kill(servers[0].pid, SIGCONT), 0);
-    finish_calls(client, 40, &over);
+    finish_calls(client, 40 + DEFERRED, &over);
     plait_client_close(client);
     for (int i = 0; i < 2; i++) end_server(&servers[i]);
     board_free(board);

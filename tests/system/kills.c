@@ -299,7 +299,7 @@ static struct server_holdings holdings_of(const struct started *server)
 /* All that the dead client had is given back. Segments of living connections may come in the meantime. */
 static void check_server(const struct started *server, struct server_holdings before)
 {
-    WAIT_UNTIL(fds_of(server->pid) <= before.fds);
+    await_fds(server->pid, before.fds);
     WAIT_UNTIL(mappings_of(server->pid) <= before.mappings + 8);
 }
 

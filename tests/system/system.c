@@ -38,7 +38,8 @@ void board_free(struct board *board)
     uint32_t last = atomic_load(&board->next);
     for (uint32_t i = 1; i <= last && i < NUMBERS; i++) {
         uint8_t ran = atomic_load(&board->ran[i]);
-        if (!(ran & MAY_REPEAT) && ran > 1) test_fail(__FILE__, __LINE__, "call %u ran %d times", i, ran);
+        if (!board->strangers && !(ran & MAY_REPEAT) && ran > 1)
+            test_fail(__FILE__, __LINE__, "call %u ran %d times", i, ran);
     }
     munmap(board, sizeof(*board));
 }
@@ -299,9 +300,14 @@ static bool minds_sigterm(pid_t pid)
     return both >> (SIGTERM - 1) & 1;
 }
 
+void await_running(const struct started *server)
+{
+    WAIT_UNTIL(minds_sigterm(server->pid));
+}
+
 void end_server(const struct started *server)
 {
-    WAIT_UNTIL(minds_sigterm(server->pid)); /* it runs */
+    await_running(server);
     CHECK_INT(kill(server->pid, SIGTERM), 0);
     CHECK_INT(test_wait_child(server->pid), 0);
 }
@@ -464,6 +470,33 @@ size_t fds_of(pid_t pid)
     char path[64];
     snprintf(path, sizeof(path), "/proc/%d/fd", (int)pid);
     return count_entries(path);
+}
+
+/* "6 anon_inode:[eventpoll], ..." */
+static void list_fds(pid_t pid, char *text, size_t size)
+{
+    char path[300], target[100];
+    size_t used = 0;
+    snprintf(path, sizeof(path), "/proc/%d/fd", (int)pid);
+    DIR *listing = opendir(path);
+    if (listing == NULL) return;
+    for (struct dirent *entry; (entry = readdir(listing)) && used < size;) {
+        if (entry->d_name[0] == '.') continue;
+        snprintf(path, sizeof(path), "/proc/%d/fd/%s", (int)pid, entry->d_name);
+        ssize_t n = readlink(path, target, sizeof(target) - 1);
+        if (n > 0) used += (size_t)snprintf(text + used, size - used, "%s %.*s, ", entry->d_name, (int)n, target);
+    }
+    closedir(listing);
+}
+
+void await_fds(pid_t pid, size_t most)
+{
+    char text[900] = "";
+    int64_t until = now_ms() + PATIENCE_MS;
+    while (fds_of(pid) > most && now_ms() < until) pause_ms(1);
+    if (fds_of(pid) <= most) return;
+    list_fds(pid, text, sizeof(text));
+    test_fail(__FILE__, __LINE__, "process %d should have %zu descriptors and has %s", (int)pid, most, text);
 }
 
 size_t mappings_of(pid_t pid)

@@ -44,6 +44,8 @@ struct board {
     _Atomic uint32_t answering; /* 1: a handler is giving a big answer */
     _Atomic uint32_t deferred;  /* requests taken away */
     _Atomic uint32_t answered;  /* of those */
+    _Atomic uint32_t
+        strangers; /* 1: whoever writes random frames may call by any number, so that runs can't be counted */
     _Atomic int32_t answer_result;
     struct caller caller[CALLERS];
     _Atomic uint8_t ran[NUMBERS]; /* how often the handler of each number ran */
@@ -88,8 +90,9 @@ struct started {
 /* Forks a server with the methods check, hang, fetch, upload, defer; "" is check. It ends by SIGTERM, having
  * checked itself for leaks. */
 struct started serve(struct board *board, const struct serve *what);
-void end_server(const struct started *server); /* SIGTERM; it must end well */
-void kill_process(pid_t pid);                  /* SIGKILL, reaped */
+void await_running(const struct started *server); /* from then on SIGTERM stops it in good order */
+void end_server(const struct started *server);    /* SIGTERM; it must end well */
+void kill_process(pid_t pid);                     /* SIGKILL, reaped */
 
 /* ---- clients ---- */
 
@@ -120,10 +123,11 @@ void leave(int status) __attribute__((noreturn));
 
 /* ---- looking at others ---- */
 size_t fds_of(pid_t pid);
-size_t mappings_of(pid_t pid);   /* shared ones */
-size_t entries_of_names(void);   /* files in the runtime directory's services/ and s/ */
-char state_of(pid_t pid);        /* as /proc says: R S T Z ... */
-uint64_t switches_of(pid_t pid); /* voluntary, of all threads */
+void await_fds(pid_t pid, size_t most); /* until PID has no more; what it has is in the failure */
+size_t mappings_of(pid_t pid);          /* shared ones */
+size_t entries_of_names(void);          /* files in the runtime directory's services/ and s/ */
+char state_of(pid_t pid);               /* as /proc says: R S T Z ... */
+uint64_t switches_of(pid_t pid);        /* voluntary, of all threads */
 
 /* The service's counter, read from its status page as docs/status.md says; 0 if there is none. */
 uint64_t counter_of(const char *service, const char *counter);
