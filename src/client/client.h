@@ -16,6 +16,7 @@
 
 #include "base/clock.h"
 #include "base/fork.h"
+#include "base/interrupt.h"
 #include "base/list.h"
 #include "base/spin.h"
 #include "connection/connection.h"
@@ -108,6 +109,7 @@ struct plait_client {
     int64_t connect_ms, call_ms;
     uint64_t max_message;
     int transport;
+    struct pl_interrupt interrupt;
 
     struct pl_loop loop;
     struct pl_wake wake; /* makes a sleeping leader look around; see pl_client_kick */
