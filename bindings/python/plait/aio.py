@@ -16,7 +16,6 @@ from . import _failure, _plait
 __all__ = ["Client", "Server", "connect"]
 
 _AGAIN = 0.01  # seconds before what would have had to wait is tried again
-_TRY = 0.02  # seconds that a try to connect may hold the loop up
 _trace = contextvars.ContextVar("plait_trace", default=0)  # of the handler that this task is in
 _OMITTED = object()
 
@@ -65,6 +64,10 @@ class Client:
         timeout = options.get("timeout", self._timeout)
         end = None if timeout is None else time.monotonic() + timeout
         while True:
+            try:
+                await _in_thread(self._loop, self._core.methods)  # connects again, if that is what it lacks
+            except plait.Error:
+                pass
             await asyncio.sleep(_AGAIN)
             if end is not None:
                 left = end - time.monotonic()
@@ -141,50 +144,50 @@ class Client:
 async def connect(target, *, connect_timeout=5.0, timeout=30.0, **options):
     """Connects to TARGET and returns a Client; arguments and errors are those of plait.connect().
 
-    A tcp:// target is connected in a thread that ends with that, since resolvers and networks may take long.
+    Connecting takes a thread that ends with it: a resolver may take long, and the server may be in this very loop.
     """
     loop = asyncio.get_running_loop()
-    if isinstance(target, str) and target.startswith("tcp://"):
-        return Client(await _connect_in_thread(loop, target, connect_timeout, timeout, options), timeout)
-    end = None if connect_timeout is None else time.monotonic() + connect_timeout
-    while True:
-        left = _TRY if end is None else max(0, min(_TRY, end - time.monotonic()))
-        try:
-            return Client(_plait.Client(target, connect_timeout=left, timeout=timeout, **options), timeout)
-        except (plait.NoSuchName, plait.TimeoutError):
-            if end is not None and time.monotonic() >= end:
-                raise
-        await asyncio.sleep(_AGAIN)
+
+    def make():
+        return _plait.Client(target, connect_timeout=connect_timeout, timeout=timeout, **options)
+
+    return Client(await _in_thread(loop, make, lambda core: core.close()), timeout)
 
 
-async def _connect_in_thread(loop, target, connect_timeout, timeout, options):
+async def _in_thread(loop, function, unwanted=lambda result: None):
+    """What FUNCTION returns in a thread of its own; UNWANTED gets it if nobody waits any more."""
     import threading
 
     future = loop.create_future()
 
-    def finish(core, error):
+    def finish(result, error):
         if future.done():
-            if core is not None:
-                core.close()
+            if error is None:
+                unwanted(result)
         elif error is not None:
             future.set_exception(error)
         else:
-            future.set_result(core)
+            future.set_result(result)
 
     def work():
-        core = error = None
+        result = error = None
         try:
-            core = _plait.Client(target, connect_timeout=connect_timeout, timeout=timeout, **options)
+            result = function()
         except BaseException as caught:
             error = caught
         try:
-            loop.call_soon_threadsafe(finish, core, error)
+            loop.call_soon_threadsafe(finish, result, error)
         except RuntimeError:  # the loop is closed
-            if core is not None:
-                core.close()
+            if error is None:
+                unwanted(result)
 
-    threading.Thread(target=work, name="plait.aio.connect", daemon=True).start()
-    return await future
+    thread = threading.Thread(target=work, name="plait.aio", daemon=True)
+    thread.start()
+    try:
+        return await future
+    finally:
+        if future.done() and not future.cancelled():
+            thread.join()  # it has nothing more to do
 
 
 class Server(_plait.Server):

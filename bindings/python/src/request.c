@@ -145,10 +145,10 @@ int request_answer(plait_request *request, PyObject *value)
 {
     struct body body;
     if (PyObject_HasAttrString(value, "__await__")) {
-        PyErr_SetString(PyExc_TypeError, "the handler is a coroutine: plait.aio.Server runs those");
-        PyObject *none = PyObject_HasAttrString(value, "close") ? PyObject_CallMethod(value, "close", NULL) : NULL;
-        if (none == NULL && PyErr_Occurred() == NULL) return -1;
+        PyObject *none = PyObject_CallMethod(value, "close", NULL); /* or Python says that it was never awaited */
         Py_XDECREF(none);
+        PyErr_Clear();
+        PyErr_SetString(PyExc_TypeError, "the handler is a coroutine: plait.aio.Server runs those");
         return -1;
     }
     if (body_take(&body, value) < 0) return -1;
