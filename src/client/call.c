@@ -397,7 +397,7 @@ int pl_client_resend(struct plait_client *client)
         int r = call->deadline_ns <= now ? -ETIMEDOUT : send_out(client, call->kept, call, &soon, false, &link);
         if (r == 0) continue;
         call->done = true;
-        if (call->deadline_ns > now && (r == -ETIMEDOUT || r == -ENOENT || r == -ECONNREFUSED)) {
+        if (call->deadline_ns > now && (r == -ETIMEDOUT || r == -ENOENT || r == -ECONNREFUSED || r == -EINTR)) {
             pl_list_append(&client->resend, &call->link);
         } else {
             pl_call_end(call, r, NULL, pl_error_text());
