@@ -347,7 +347,10 @@ int plait_client_call_async(plait_client *client, const char *method, const void
     if (client->async_count++ == 0 || call->deadline_ns < client->next_deadline)
         client->next_deadline = call->deadline_ns;
     if (ret_call) *ret_call = id_of(call);
-    if (client->outer_fd >= 0 && !client->leading) pl_client_rest(client);
+    if (client->outer_fd >= 0) {
+        if (!client->leading) pl_client_rest(client);
+        pl_client_set_timer(client); /* a dispatch may never come before the deadline */
+    }
     pthread_mutex_unlock(&client->lock);
     return 0;
 }

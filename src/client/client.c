@@ -201,7 +201,7 @@ void pl_client_ring_ready(struct plait_client *client)
     (void)!write(client->ready_fd, &one, sizeof(one));
 }
 
-static void set_timer(struct plait_client *client)
+void pl_client_set_timer(struct plait_client *client)
 {
     uint64_t due = client->async_count ? client->next_deadline : PL_NEVER;
     if (!pl_list_empty(&client->resend) && client->resend_at < due) due = client->resend_at;
@@ -221,7 +221,7 @@ int plait_client_fd(plait_client *client)
     if (r == 0) {
         if (!client->leading) pl_client_rest(client);
         if (!pl_list_empty(&client->completed)) pl_client_ring_ready(client);
-        set_timer(client);
+        pl_client_set_timer(client);
         r = client->outer_fd;
     }
     pthread_mutex_unlock(&client->lock);
@@ -289,7 +289,7 @@ int plait_client_dispatch(plait_client *client, int64_t timeout)
         unring_ready(client); /* for callbacks that have run meanwhile */
         if (!client->leading) pl_client_rest(client);
         if (!pl_list_empty(&client->completed)) pl_client_ring_ready(client);
-        set_timer(client);
+        pl_client_set_timer(client);
     }
     pthread_mutex_unlock(&client->lock);
     return r < 0 && r != -ETIMEDOUT ? r : count;

@@ -154,6 +154,7 @@ struct plait_reply {
 uint64_t pl_deadline_ns(struct pl_deadline *deadline);
 
 /* ---- client.c ---- */
+void pl_client_set_timer(struct plait_client *client); /* of plait_client_fd(): for the earliest deadline */
 void pl_client_kick(struct plait_client *client); /* makes a leader that sleeps look around */
 
 /* ---- choose.c ---- */

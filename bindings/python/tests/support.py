@@ -20,15 +20,21 @@ class Case(unittest.TestCase):
         self.directory = tempfile.mkdtemp(prefix="plait-python-")
         self.addCleanup(shutil.rmtree, self.directory, ignore_errors=True)
         os.environ["PLAIT_DIR"] = self.directory
+        self.gates = []
         self.addCleanup(os.environ.pop, "PLAIT_DIR", None)
 
     def server(self, handlers, **options):
         server = plait.Server("test", **options)
         self.addCleanup(server.close)
+        self.addCleanup(lambda: [gate.set() for gate in self.gates])  # first: handlers wait at them
         for method, handler in handlers.items():
             server.handle(method, handler)
         server.start()
         return server
+
+    def gate(self):
+        self.gates.append(threading.Event())
+        return self.gates[-1]
 
     def connect(self, target="test", **options):
         client = plait.connect(target, **options)
@@ -47,9 +53,11 @@ class Case(unittest.TestCase):
             process.communicate()
 
         self.addCleanup(end)
-        line = process.stdout.readline()
-        if line != "ready\n":
-            raise AssertionError(line + process.stderr.read())
+        line = b""  # byte by byte: what follows is for communicate()
+        while not line.endswith(b"\n") and (byte := os.read(process.stdout.fileno(), 1)):
+            line += byte
+        if line != b"ready\n":
+            raise AssertionError(line.decode() + process.stderr.read())
         return process
 
     def interrupted(self, function, *arguments, **options):

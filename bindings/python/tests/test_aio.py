@@ -187,8 +187,7 @@ class Aio(Case):
         self.assertEqual(len(done), 2)
 
     def test_a_loop_closed_under_a_pending_call(self):
-        gate = threading.Event()
-        self.addCleanup(gate.set)
+        gate = self.gate()
         self.server({"": lambda request: [gate.wait(PATIENCE)]})
         loop = asyncio.new_event_loop()
 

@@ -160,8 +160,7 @@ class Errors(Case):
         self.assertIsInstance(caught.exception, plait.NoSuchName)
         self.assertEqual(caught.exception.code, errno.ENOENT)
         self.assertIn("absent", str(caught.exception))
-        gate = threading.Event()
-        self.addCleanup(gate.set)
+        gate = self.gate()
         self.server({"": lambda request: [gate.wait(PATIENCE)]})
         for timeout in (0, 0.01):
             with self.assertRaises(TimeoutError) as caught:
@@ -299,8 +298,7 @@ class Memory(Case):
 
 class Threads(Case):
     def test_another_thread_counts_on_while_a_call_waits(self):
-        gate = threading.Event()
-        self.addCleanup(gate.set)
+        gate = self.gate()
         self.server({"": lambda request: [gate.wait(PATIENCE)]})
         client, count = self.connect(), 0
         thread = threading.Thread(target=client.call)
@@ -329,8 +327,7 @@ class Threads(Case):
         self.assertEqual(wrong, [])
 
     def test_closing_ends_the_waits_of_other_threads(self):
-        gate, entered, told = threading.Event(), threading.Event(), []
-        self.addCleanup(gate.set)
+        gate, entered, told = self.gate(), threading.Event(), []
 
         def wait(request):
             entered.set()
@@ -366,7 +363,7 @@ class Interrupts(Case):
 
     def test_a_call_and_the_client_goes_on(self):
         for target in ("test", "test?shm=off"):
-            gate = threading.Event()
+            gate = self.gate()
             server = self.server({"wait": lambda request: [gate.wait(PATIENCE)], "ok": lambda request: "ok"}, threads=2)
             client = self.connect(target)
             self.check(client.call, "wait", timeout=None)
@@ -403,7 +400,7 @@ class Interrupts(Case):
         self.check(fill)
 
     def test_a_signal_handler_may_call_through_the_waiting_client(self):
-        gate, answers = threading.Event(), []
+        gate, answers = self.gate(), []
         self.server({"wait": lambda request: [gate.wait(PATIENCE)], "ok": lambda request: "ok"}, threads=2)
         client = self.connect()
 
