@@ -428,7 +428,7 @@ bool pl_session_rest(struct pl_session *session)
 {
     struct pl_transport *transport = session->connection.transport;
     /* An end that epoll told while the reactor spun is an edge: nobody will tell it again, and serving ends it. */
-    if (transport->hung_up || !transport->ops->sleep(transport)) {
+    if ((transport->hung_up && transport->bell >= 0) || !transport->ops->sleep(transport)) {
         transport->ops->awake(transport);
         return false;
     }
