@@ -333,8 +333,7 @@ static int begin_large(struct shm_transport *t, const struct pl_frame *frame, co
  * and without a fence, since we come back; the look before a sleep has one. */
 static int found_empty(struct shm_transport *t)
 {
-    uint32_t starved = atomic_load_explicit(&t->in.shared->starved, memory_order_relaxed);
-    if (__builtin_expect(starved != 0, 0) && pl_ring_give_back(&t->in)) pl_doorbell_ring(t->bell_out);
+    if (__builtin_expect(pl_ring_hungry(&t->in), 0) && pl_ring_give_back(&t->in)) pl_doorbell_ring(t->bell_out);
     return PL_TRANSPORT_EMPTY;
 }
 
