@@ -1,5 +1,5 @@
 #!/bin/sh
-# The main job: a C server serves the name "echo"; a plain socket in Python, a C client and the command call it.
+# The main job: a C server serves the name "echo"; a plain socket in Python, C and C++ clients and the command call it.
 # `./dev run` builds everything and runs this; --once ends after the calls, with 0 only if all were answered right.
 #
 # The server is a child that must not outlive this script: a trap ends it, and should the script be killed with
@@ -102,6 +102,8 @@ echo "echo is served by pid $server: by name, and on $url (admits every local us
 echo
 check "Python, a plain socket:" "hello from Python" python3 "$here/client.py" 127.0.0.1 "$port" "hello from Python"
 check "C, by name:" "hello from C" "$programs/echo-client" echo "hello from C"
+[ ! -x "$programs/echo-client-cpp" ] ||
+    check "C++, by name:" "hello from C++" "$programs/echo-client-cpp" echo "hello from C++"
 check "plait call, by name:" "hello from the shell" shell_call "hello from the shell"
 [ $once = no ] || end $failed
 interrupted=$failed

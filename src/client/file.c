@@ -88,6 +88,13 @@ static void file_reply(struct pl_link *link, struct pl_call *call, struct pl_mes
         return;
     }
     if (__builtin_expect(reply->status == PL_STATUS_OK, 1)) {
+        if (__builtin_expect(reply->body.size > client->max_message, 0)) {
+            snprintf(text, sizeof(text), "the answer has %zu bytes; this client's max_message is %llu",
+                     reply->body.size, (unsigned long long)client->max_message);
+            plait_reply_free(reply);
+            end_any(client, call, -EMSGSIZE, NULL, text);
+            return;
+        }
         end_any(client, call, 0, reply, NULL);
         return;
     }

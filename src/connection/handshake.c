@@ -307,7 +307,7 @@ int pl_handshake_connect(struct pl_transport **ret_transport, int socket, const 
         free(methods);
         return r;
     }
-    transport->max_message = offer->max_reply;
+    transport->max_message = pl_hello_reply_limit(offer->max_reply); /* the client itself refuses what is between */
     *ret_accepted = (struct pl_accepted){ .instance = hello.instance,
                                           .max_message = hello.max_message,
                                           .features = hello.features,

@@ -95,7 +95,7 @@ static int welcome(struct greeting *greeting, const struct pl_hello_client *hell
     struct pl_session *session =
         pl_session_new(server, transport, listener, greeting->pid, greeting->uid, greeting->address);
     if (session == NULL) return pl_error(-ENOMEM, "no memory for a connection");
-    if (hello->max_reply) session->reply_limit = hello->max_reply;
+    if (hello->max_reply && hello->max_reply < session->reply_limit) session->reply_limit = hello->max_reply;
     pl_reactor_knock(session->reactor, session);
     pl_session_unref(session); /* the inbox and, from there on, the reactor hold it */
     return 0;

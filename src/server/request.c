@@ -178,7 +178,7 @@ static int answer(struct plait_request *request, uint32_t status, plait_encoding
 {
     if (pl_forked(&request->session->fork_mark))
         return pl_error(-ECHILD, "this request was taken before fork(); answer it in the parent");
-    if (size > PLAIT_MESSAGE_MAX)
+    if (size > PLAIT_MESSAGE_MAX && !request->deferred) /* a deferred one is answered and freed whatever happens */
         return pl_error(-EMSGSIZE, "an answer of %zu bytes; the limit is PLAIT_MESSAGE_MAX, %u", size,
                         PLAIT_MESSAGE_MAX);
     if (request->answered)
@@ -215,7 +215,10 @@ static int answer_text(plait_request *request, uint32_t status, const char *form
     }
     va_end(again);
     if (size < 0) return pl_error(-EINVAL, "the format '%s' cannot be printed", format);
-    if (text == NULL) return pl_error(-ENOMEM, "no memory for an answer of %d bytes", size);
+    if (text == NULL) { /* rather cut off than not at all: somebody waits */
+        text = space;
+        size = (int)sizeof(space) - 1;
+    }
     int r = answer(request, status, PLAIT_UTF8, text, (size_t)size);
     if (text != space) free(text);
     return r;

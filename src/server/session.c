@@ -42,7 +42,7 @@ struct pl_session *pl_session_new(struct plait_server *server, struct pl_transpo
         return NULL;
     }
     session->server = server;
-    session->fork_mark = server->fork_hook;
+    session->fork_mark.generation = server->fork_hook.generation; /* its link belongs to fork.c's lock */
     session->connection.transport = transport;
     session->connection.process.fd = -1; /* until it is opened in its reactor, if it ever is */
     session->idless = listener->url.framing != PL_FRAMING_PLAIT;

@@ -151,10 +151,16 @@ static int check_zeros(const uint8_t *bytes, size_t size, size_t start, size_t e
 
 /* ---- client hello -------------------------------------------------------------------- */
 
+uint64_t pl_hello_reply_limit(uint64_t max_reply)
+{
+    uint64_t part = max_reply & ((1u << MIB_SHIFT) - 1);
+    return part ? max_reply - part + (1u << MIB_SHIFT) : max_reply;
+}
+
 size_t pl_hello_client_encode(uint8_t bytes[PL_HELLO_CLIENT_MAX], const struct pl_hello_client *hello)
 {
     size_t name_size = strnlen(hello->name, PLAIT_NAME_MAX);
-    uint64_t mib = (hello->max_reply >> MIB_SHIFT) + ((hello->max_reply & ((1u << MIB_SHIFT) - 1)) != 0);
+    uint64_t mib = pl_hello_reply_limit(hello->max_reply) >> MIB_SHIFT;
 
     memset(bytes, 0, PL_HELLO_CLIENT_HEAD);
     memcpy(bytes + AT_MAGIC, client_magic, MAGIC_SIZE);

@@ -53,6 +53,8 @@ struct pl_hello_server {
 
 uint32_t pl_hello_abi(void); /* this process's word */
 
+/* What the server takes for max_reply, which is told in MiB: rounded up. */
+uint64_t pl_hello_reply_limit(uint64_t max_reply);
 /* Returns the number of bytes written. */
 size_t pl_hello_client_encode(uint8_t bytes[PL_HELLO_CLIENT_MAX], const struct pl_hello_client *hello);
 

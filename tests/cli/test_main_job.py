@@ -45,6 +45,8 @@ class MainJob(Case):
     def check_answers(self, text):
         self.assertRegex(text, ANSWER.format("Python, a plain socket", "hello from Python", "tcp"))
         self.assertRegex(text, ANSWER.format("C, by name", "hello from C", "shm"))
+        if os.path.exists(os.path.join(EXAMPLES, "echo-client-cpp")):  # where there is a compiler for it
+            self.assertRegex(text, ANSWER.format(r"C\+\+, by name", r"hello from C\+\+", "shm"))
         self.assertRegex(text, ANSWER.format("plait call, by name", "hello from the shell", "shm"))
 
     def test_once_calls_in_three_ways_and_ends(self):

@@ -279,26 +279,35 @@ BEHAVIOUR(a_request_at_the_servers_limit_passes_and_one_byte_more_does_not, PLAI
     service_stop(&service);
 }
 
-BEHAVIOUR(a_reply_beyond_the_clients_limit_is_refused_by_name, PLAIT | LINES | LENGTH, CALLS | LIMITS)
+static void refuse_beyond(const struct cell *cell, const struct service *service, unsigned limit)
 {
-    struct settings settings = { .max_message = 1 << 20 }; /* the hello tells it in MiB */
-    struct service service;
+    struct settings settings = { .max_message = limit };
     struct answer answer;
-    service_start(&service, cell, "bytes", NULL);
-    void *client = cell->column->open(cell, service_url(&service, "bytes"), &settings);
-    cell->column->call(client, "bytes", "1048576", 7, 0, &answer);
+    char size[16], text[16];
+    void *client = cell->column->open(cell, service_url(service, "bytes"), &settings);
+    snprintf(text, sizeof(text), "%u", limit);
+    cell->column->call(client, "bytes", text, strlen(text), 0, &answer);
     if (answer.result < 0) test_fail(__FILE__, __LINE__, "%s", answer.text);
-    CHECK_INT(answer.size, 1 << 20);
+    CHECK_INT(answer.size, limit);
     answer_free(&answer);
-    cell->column->call(client, "bytes", "1048577", 7, 0, &answer);
+    snprintf(size, sizeof(size), "%u", limit + 1);
+    cell->column->call(client, "bytes", size, strlen(size), 0, &answer);
     CHECK_INT(answer.result, -EMSGSIZE);
     CHECK_CONTAINS(answer.text, "max_message");
-    CHECK_CONTAINS(answer.text, "1048576");
+    CHECK_CONTAINS(answer.text, text);
     answer_free(&answer);
     cell->column->call(client, "bytes", "3", 1, 0, &answer); /* and goes on */
     CHECK_INT(answer.result, 0);
     CHECK_STR(answer.data, "bbb");
     answer_free(&answer);
     cell->column->close(client);
+}
+
+BEHAVIOUR(a_reply_beyond_the_clients_limit_is_refused_by_name, PLAIT | LINES | LENGTH, CALLS | LIMITS)
+{
+    struct service service;
+    service_start(&service, cell, "bytes", NULL);
+    refuse_beyond(cell, &service, 1 << 20); /* the hello tells it in MiB, the server refuses */
+    refuse_beyond(cell, &service, 1000);    /* rounded up there, the client refuses */
     service_stop(&service);
 }

@@ -84,6 +84,9 @@ void service_stop(struct service *service);
 /* How the two kinds of servers start: they print "METHOD URL" lines and an empty line to a pipe. */
 void service_run_own(const struct cell *cell, const struct service_options *options, int out, int stop);
 void service_run_plain(const struct cell *cell, const struct service_options *options, int out, int stop);
+/* What a server in this cell listens on for METHOD. */
+void service_listen_url(char url[SERVICE_TEXT], const struct cell *cell, const struct service_options *options,
+                        const char *method);
 
 /* ---- columns ---- */
 
@@ -113,7 +116,7 @@ struct column {
     void (*close)(void *client);
 };
 
-extern const struct column column_c, column_command, column_socket, column_plain;
+extern const struct column column_c, column_cpp, column_command, column_socket, column_plain;
 
 /* ---- behaviours ---- */
 

@@ -15,7 +15,13 @@ static const struct transport transports[] = {
     { "tcp4", "tcp", ALL, "tcp://127.0.0.1:0", "" },
     { "tcp6", "tcp", ALL, "tcp://[::1]:0", "" },
 };
-static const struct column *const columns[] = { &column_c, &column_command, &column_socket, &column_plain };
+static const struct column *const columns[] = {
+    &column_c,
+#ifdef CONFORMANCE_CPP /* a compiler for it was there */
+    &column_cpp,
+#endif
+    &column_command, &column_socket, &column_plain,
+};
 
 enum { ROWS = sizeof(transports) / sizeof(transports[0]), KINDS = sizeof(columns) / sizeof(columns[0]) };
 

@@ -247,29 +247,29 @@ static void must(int r, const char *what)
     _exit(1);
 }
 
-static void listen_on(plait_server *server, const struct cell *cell, const struct service_options *options,
-                      const char *method)
+void service_listen_url(char url[SERVICE_TEXT], const struct cell *cell, const struct service_options *options,
+                        const char *method)
 {
-    char url[SERVICE_TEXT], limit[64] = "";
-    int used = snprintf(url, sizeof(url), cell->transport->listen, test_directory());
+    char limit[64] = "";
+    int used = snprintf(url, SERVICE_TEXT, cell->transport->listen, test_directory());
     if (strncmp(url, "unix", 4) == 0) /* a socket for each */
-        used += snprintf(url + used, sizeof(url) - (size_t)used, "%s-%s", options->name ? options->name : "", method);
+        used += snprintf(url + used, SERVICE_TEXT - (size_t)used, "%s-%s", options->name ? options->name : "", method);
     if (options->max_message) snprintf(limit, sizeof(limit), "&max_message=%" PRIu64, options->max_message);
-    if (cell->framing == FRAMING_PLAIT) snprintf(url + used, sizeof(url) - (size_t)used, "?framing=plait%s", limit);
+    if (cell->framing == FRAMING_PLAIT) snprintf(url + used, SERVICE_TEXT - (size_t)used, "?framing=plait%s", limit);
     else
-        snprintf(url + used, sizeof(url) - (size_t)used, "?framing=%s&method=%s%s", framing_name(cell->framing), method,
-                 limit);
-    must(plait_server_listen(server, url), url);
+        snprintf(url + used, SERVICE_TEXT - (size_t)used, "?framing=%s&method=%s%s", framing_name(cell->framing),
+                 method, limit);
 }
 
 /* One for each method where the framing carries none. */
 static void listen_for(plait_server *server, const struct cell *cell, const struct service_options *options, int out)
 {
-    char names[256], *rest = NULL;
+    char names[256], url[SERVICE_TEXT], *rest = NULL;
     snprintf(names, sizeof(names), "%s", cell->framing == FRAMING_PLAIT ? "*" : options->methods);
     size_t index = 0;
     for (char *method = strtok_r(names, " ", &rest); method; method = strtok_r(NULL, " ", &rest)) {
-        listen_on(server, cell, options, method);
+        service_listen_url(url, cell, options, method);
+        must(plait_server_listen(server, url), url);
         snprintf(self_target, sizeof(self_target), "%s", plait_server_url(server, index++));
         if (cell->framing == FRAMING_PLAIT) add_option(self_target, sizeof(self_target), cell->transport->option);
         dprintf(out, "%s %s\n", method, self_target);

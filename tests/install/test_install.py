@@ -64,6 +64,34 @@ def archive_alone(outside):
     call(outside, where / "greeter")
 
 
+def cpp_source(outside):
+    return outside.text((ROOT / "examples/hello.cpp").read_text())
+
+
+def cpp_by_pkg_config(compiler):
+    def test(outside):
+        where = outside.directory(compiler)
+        (where / "greeter.cpp").write_text(cpp_source(outside))
+        outside.run(f"{compiler} -std=c++17 -Wall -Wextra -Wpedantic -Weffc++ -Werror greeter.cpp -o greeter "
+                    "$(pkg-config --cflags --libs plait)", cwd=where)
+        call(outside, where / "greeter")
+    return test
+
+
+def cpp_by_cmake(outside):
+    """A project that knows no C."""
+    where = outside.directory("cmake-cpp")
+    (where / "greeter.cpp").write_text(cpp_source(outside))
+    (where / "CMakeLists.txt").write_text(
+        cmake_lists().replace("greeter C)", "greeter CXX)").replace("greeter.c)", "greeter.cpp)")
+        + "set_target_properties(greeter PROPERTIES CXX_STANDARD 17)\n")
+    outside.run(["cmake", "-S", ".", "-B", "out"], cwd=where)
+    outside.run(["cmake", "--build", "out"], cwd=where)
+    environment = dict(outside.environment)
+    environment.pop("LD_LIBRARY_PATH")
+    call(outside, where / "out/greeter", environment)
+
+
 def cmake(target):
     def test(outside):
         where = outside.directory("cmake-" + target.replace("::", "-"))
@@ -94,7 +122,7 @@ def everything_is_there(outside):
     for name in ("bin/plait", "lib/libplait.so", "lib/libplait.so.0", "lib/libplait.so.0.1.0", "lib/libplait.a",
                  "lib/pkgconfig/plait.pc", "lib/cmake/plait/plaitConfig.cmake",
                  "lib/cmake/plait/plaitConfigVersion.cmake", "include/plait/plait.h", "include/plait/service.h",
-                 "include/plait/watch.h"):
+                 "include/plait/watch.h", "include/plait/plait.hpp"):
         assert (outside.prefix / name).exists(), f"{name} was not installed"
     dynamic = outside.run(["readelf", "-d", str(outside.prefix / "lib/libplait.so")], cwd=outside.base)
     assert "SONAME" in dynamic and "[libplait.so.0]" in dynamic, dynamic
@@ -130,6 +158,8 @@ TESTS += [(f"{compiler}_{'static' if static else 'shared'}_by_pkg_config", pkg_c
           for static in (False, True) for compiler in ("gcc", "clang")]
 TESTS += [("the_archive_alone", archive_alone), ("cmake_shared", cmake("plait::plait")),
           ("cmake_static", cmake("plait::static")), ("cmake_refuses_other_versions", cmake_versions),
+          ("c++_by_g++_and_pkg_config", cpp_by_pkg_config("g++")),
+          ("c++_by_clang++_and_pkg_config", cpp_by_pkg_config("clang++")), ("c++_by_cmake", cpp_by_cmake),
           ("a_prefix_can_be_moved", a_prefix_can_be_moved)]
 
 sys.exit(out.main(TESTS, ROOT))

@@ -1,8 +1,8 @@
 #!/usr/bin/python3
 """Every fenced block of the README is run, in an empty directory, from an installed prefix: test_readme.py ROOT
 
-```c is compiled and, if it has a main, is the server that the rest talks to; ```cmake builds it again; ```sh and
-```python run while it serves. A comment `<!-- not run: why -->` before a block exempts it, which is printed.
+```c is compiled and, if it has a main, is the server that the rest talks to; ```cmake builds it again; ```sh,
+```python and ```cpp run while it serves. A comment `<!-- not run: why -->` before a block exempts it, which is printed.
 Documents beside the README: their blocks of C that have a main must compile.
 """
 import re
@@ -46,6 +46,17 @@ def python(text):
     return test
 
 
+def cpp(text):
+    def test(outside):
+        where = outside.base / "readme"
+        (where / "client.cpp").write_text(outside.text(text))
+        outside.run("c++ -std=c++17 -Wall -Wextra -Werror client.cpp -o client $(pkg-config --cflags --libs plait)",
+                    cwd=where)
+        said = outside.run([where / "client"], cwd=where)
+        assert said == re.search(r"// (.*)$", text, re.M).group(1) + "\n", said
+    return test
+
+
 def cmake(text):
     def test(outside):
         where = outside.base / "readme"
@@ -69,7 +80,7 @@ def document(path, text):
 
 def collect():
     tests = []
-    kinds = {"c": serve, "sh": shell, "python": python, "cmake": cmake}
+    kinds = {"c": serve, "sh": shell, "python": python, "cpp": cpp, "cmake": cmake}
     for number, (kind, text, why) in enumerate(BLOCKS, 1):
         name = f"readme_block_{number}_{kind or 'plain'}"
         if why or kind not in kinds:
