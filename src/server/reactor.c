@@ -108,6 +108,12 @@ void pl_reactor_deinit(struct pl_reactor *reactor)
     pthread_mutex_destroy(&reactor->inbox_lock);
 }
 
+static void set_now(struct pl_reactor *reactor)
+{
+    reactor->now = pl_ticks();
+    reactor->now_handled = reactor->handled;
+}
+
 static bool serve_awake(struct pl_reactor *reactor)
 {
     bool received = false;
@@ -190,13 +196,14 @@ static int wait_for_work(struct pl_reactor *reactor, uint64_t deadline_ns)
         found = reactor->awake_count > 0; /* something came while its sleep was announced */
     }
     if (found) {
-        reactor->now = pl_ticks();
+        set_now(reactor);
         pl_spin_end(&reactor->spin, reactor->now, PL_SPIN_AWAKE);
         return 0;
     }
     /* What epoll told while we spun (a stop, the last session's end) is judged at the start of a round. */
     int r = pl_loop_wait(&reactor->loop, reactor->told ? 0 : deadline_ns);
-    reactor->looked = reactor->now = pl_ticks();
+    set_now(reactor);
+    reactor->looked = reactor->now;
     pl_spin_end(&reactor->spin, reactor->looked, r > 0 ? PL_SPIN_SLEPT : PL_SPIN_OTHER);
     pl_loop_run_ready(&reactor->loop);
     return r < 0 ? r : 0;
@@ -240,7 +247,7 @@ static int round_of(struct pl_reactor *reactor, uint64_t deadline_ns)
         }
     }
     if (serve_awake(reactor)) {
-        reactor->now = pl_ticks();
+        set_now(reactor);
         if (reactor->now - reactor->looked > pl_ticks_of_ns(LOOK_NS)) look(reactor);
         return 0;
     }

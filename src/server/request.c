@@ -291,7 +291,7 @@ void pl_request_run(struct pl_session *session, struct pl_message *message)
         .session = session,
         .server = session->server,
         .message = *message,
-        .arrived = session->batch_ticks,
+        .arrived = session->seen,
         .one_way = message->frame.kind == PL_FRAME_SEND,
     };
     const struct pl_method *method = request.method = find_method(&request, name);
