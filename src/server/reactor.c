@@ -52,7 +52,7 @@ void pl_reactor_knock(struct pl_reactor *reactor, struct pl_session *session)
     if (first) pl_wake_up(&reactor->wake);
 }
 
-static void on_stall_timer(struct pl_timer *timer)
+__attribute__((cold)) static void on_stall_timer(struct pl_timer *timer)
 {
     struct pl_reactor *reactor = pl_container_of(timer, struct pl_reactor, stall_timer);
     uint64_t now = pl_clock_ns();
@@ -67,7 +67,8 @@ static void on_grace_over(struct pl_timer *timer)
     pl_list_each(item, &reactor->sessions) pl_session_end(pl_container_of(item, struct pl_session, link));
 }
 
-int pl_reactor_init(struct pl_reactor *reactor, struct plait_server *server, unsigned index, int64_t spin_us)
+__attribute__((cold)) int pl_reactor_init(struct pl_reactor *reactor, struct plait_server *server, unsigned index,
+                                          int64_t spin_us)
 {
     reactor->server = server;
     reactor->index = index;
@@ -91,7 +92,7 @@ static void let_go_of_ended(struct pl_reactor *reactor)
         pl_session_unref(pl_container_of(item, struct pl_session, link));
 }
 
-void pl_reactor_deinit(struct pl_reactor *reactor)
+__attribute__((cold)) void pl_reactor_deinit(struct pl_reactor *reactor)
 {
     struct pl_list *item;
     if (reactor->server == NULL) return;
@@ -214,7 +215,7 @@ void pl_reactor_rest(struct pl_reactor *reactor)
     pl_list_each(item, &reactor->awake)(void) pl_session_rest(pl_container_of(item, struct pl_session, awake));
 }
 
-static void begin_drain(struct pl_reactor *reactor)
+__attribute__((cold)) static void begin_drain(struct pl_reactor *reactor)
 {
     struct plait_server *server = reactor->server;
     int64_t grace = atomic_load_explicit(&server->grace, memory_order_relaxed); /* ordered by A_STOP1 */

@@ -33,8 +33,9 @@ static bool admit(void *owner, uint64_t size)
     return false;
 }
 
-struct pl_session *pl_session_new(struct plait_server *server, struct pl_transport *transport,
-                                  const struct pl_listener *listener, pid_t pid, uid_t uid, const char *address)
+__attribute__((cold)) struct pl_session *pl_session_new(struct plait_server *server, struct pl_transport *transport,
+                                                        const struct pl_listener *listener, pid_t pid, uid_t uid,
+                                                        const char *address)
 {
     struct pl_session *session = calloc(1, sizeof(*session));
     if (session == NULL) {
@@ -119,7 +120,7 @@ static void join_awake(struct pl_session *session)
     session->reactor->awake_count++;
 }
 
-void pl_session_end(struct pl_session *session)
+__attribute__((cold)) void pl_session_end(struct pl_session *session)
 {
     struct plait_server *server = session->server;
     if (session->dead) return;
@@ -148,7 +149,7 @@ void pl_session_end(struct pl_session *session)
 }
 
 /* The protocol was broken, or the connection failed: say so where somebody looks. */
-static void fail(struct pl_session *session, int error)
+__attribute__((cold)) static void fail(struct pl_session *session, int error)
 {
     if (error == -EPROTO || error == -EMSGSIZE) {
         pl_count(&session->counters->protocol_errors, 1);
@@ -223,7 +224,7 @@ static bool ends_for_lost_answer(struct pl_session *session)
     return true;
 }
 
-void pl_session_adopt(struct pl_session *session)
+__attribute__((cold)) void pl_session_adopt(struct pl_session *session)
 {
     struct pl_reactor *reactor = session->reactor;
     if (session->dead) return;
@@ -287,7 +288,7 @@ static void on_event(struct pl_connection *connection)
 /* ---- receiving ---- */
 
 /* The peer sends no more. Shared memory: it is dead, nobody waits for what is deferred. */
-static void input_over(struct pl_session *session)
+__attribute__((cold)) static void input_over(struct pl_session *session)
 {
     session->input_over = true;
     leave_awake(session);
@@ -374,7 +375,7 @@ static void note_stall(struct pl_session *session)
                            session->stall_since + (uint64_t)PL_STALL_MS * 1000000);
 }
 
-void pl_session_check_stall(struct pl_session *session, uint64_t now_ns)
+__attribute__((cold)) void pl_session_check_stall(struct pl_session *session, uint64_t now_ns)
 {
     struct pl_transport *transport = session->connection.transport;
     if (pl_transport_moved(transport) != session->stall_moved ||
@@ -455,7 +456,7 @@ bool pl_session_rest(struct pl_session *session)
     return true;
 }
 
-void pl_session_drain(struct pl_session *session)
+__attribute__((cold)) void pl_session_drain(struct pl_session *session)
 {
     if (session->drained || session->dead) return;
     session->drained = true;
