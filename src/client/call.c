@@ -162,12 +162,6 @@ static int transmit(struct pl_link *link, const struct pl_outgoing *out, struct 
     return PL_RESEND;
 }
 
-/* An idless link takes a raw request only when none is in flight. */
-static bool must_queue(const struct pl_link *link)
-{
-    return link->one_at_a_time && link->outstanding > 0;
-}
-
 /* Finds a link and sends; waits for room and connections until DEADLINE. With CALL: it is on *ret_link then. */
 static int send_out(struct plait_client *client, const struct pl_outgoing *out, struct pl_call *call,
                     struct pl_deadline *deadline, bool borrow, struct pl_link **ret_link)
@@ -181,8 +175,7 @@ static int send_out(struct plait_client *client, const struct pl_outgoing *out, 
         if (link->idless && out->one_way)
             return pl_error(-EOPNOTSUPP, "framing=%s has no one-way messages: every request is answered",
                             pl_framing_name(client->target->framing));
-        r = must_queue(link) || link->outstanding >= link->peer.outstanding ? PL_TRANSPORT_FULL
-                                                                            : transmit(link, out, call, borrow);
+        r = pl_link_full(link) ? PL_TRANSPORT_FULL : transmit(link, out, call, borrow);
         if (r == 0) {
             if (call) {
                 if (link->outstanding++ == 0 && client->link_count > 1) link->moved = pl_ticks();

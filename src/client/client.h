@@ -157,6 +157,12 @@ struct plait_reply {
     uint8_t inlined[];
 };
 
+/* It takes no further call before one is over: the server's bound, or framing=raw, one at a time. */
+static inline bool pl_link_full(const struct pl_link *link)
+{
+    return link->outstanding >= link->peer.outstanding || (link->one_at_a_time && link->outstanding > 0);
+}
+
 uint64_t pl_deadline_ns(struct pl_deadline *deadline);
 
 /* ---- client.c ---- */

@@ -291,3 +291,64 @@ TEST(room_that_came_by_the_way_is_not_told_for_ever)
     sem_destroy(&steps);
     free(body);
 }
+
+/* ---- a full connection ---- */
+
+/* Takes two calls at a time. "stuck" is answered once somebody says "go". */
+static void take_two_at_a_time(struct stage *stage)
+{
+    struct actor actor;
+    struct pl_message message;
+    uint64_t stuck = 0;
+    stage->outstanding = 2;
+    accept_client(stage, &actor);
+    while (hear(&actor, &message)) {
+        bool hold = message.size == 5 && memcmp(message.body, "stuck", 5) == 0;
+        bool go = message.size == 2 && memcmp(message.body, "go", 2) == 0;
+        struct pl_frame frame = { .kind = PL_FRAME_REPLY, .call = message.frame.call, .size = (uint32_t)message.size };
+        if (hold) stuck = message.frame.call;
+        else if (message.frame.kind == PL_FRAME_CALL) say(&actor, frame, message.body);
+        pl_message_release(actor.transport, &message);
+        if (go) reply(&actor, stuck, "stuck");
+        if (hold) *(_Atomic int *)stage->context = 1;
+    }
+    leave(&actor);
+}
+
+static void *call_stuck(void *client)
+{
+    CHECK_INT(call_text(client, "stuck", 2 * PATIENCE_MS), 0);
+    return NULL;
+}
+
+static void *call_often(void *client)
+{
+    for (int i = 0; i < 3000; i++) CHECK_INT(call_text(client, "often", PATIENCE_MS), 0);
+    return NULL;
+}
+
+/* The leader waits for its own long call and files what others wait for; each answer makes room for one of those
+ * that found none, though it tells them nothing else. */
+TEST(an_answer_that_makes_room_wakes_who_waits_for_it)
+{
+    enum { MANY = 4 };
+    plait_client_options options = PLAIT_CLIENT_OPTIONS_INIT;
+    options.spin_us = 1000000; /* a leader that sleeps hears a doorbell, which wakes everybody */
+    for (int shm = 0; shm < 2; shm++) {
+        struct stage stage;
+        pthread_t first, others[MANY];
+        _Atomic int held = 0;
+        open_stage(&stage, "", shm, take_two_at_a_time, &held);
+        plait_client *client = NULL;
+        CHECK_INT(plait_client_open(&client, stage.url, &options), 0);
+        CHECK_INT(pthread_create(&first, NULL, call_stuck, client), 0);
+        uint64_t deadline = pl_clock_deadline(PATIENCE_MS, 0);
+        while (!held) CHECK(pl_clock_ns() < deadline);
+        for (int i = 0; i < MANY; i++) CHECK_INT(pthread_create(&others[i], NULL, call_often, client), 0);
+        for (int i = 0; i < MANY; i++) CHECK_INT(pthread_join(others[i], NULL), 0);
+        CHECK_INT(call_text(client, "go", PATIENCE_MS), 0);
+        CHECK_INT(pthread_join(first, NULL), 0);
+        plait_client_close(client);
+        close_stage(&stage);
+    }
+}
