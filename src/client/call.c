@@ -235,7 +235,7 @@ static int prepare(struct plait_client *client, const char *method, const void *
 }
 
 /* Nobody waits for CALL any more: its server may know. */
-static void tell_cancelled(const struct pl_call *call)
+void pl_call_tell_cancelled(const struct pl_call *call)
 {
     struct pl_frame frame = { .kind = PL_FRAME_CANCEL, .call = id_of(call) };
     struct pl_transport *transport = call->on->connection.transport;
@@ -258,7 +258,7 @@ __attribute__((cold)) static void give_up(struct plait_client *client, struct pl
         if (!client->leading) pl_client_reap(client);
         return;
     }
-    tell_cancelled(call);
+    pl_call_tell_cancelled(call);
     pl_call_end(call, -ETIMEDOUT, NULL, NULL);
 }
 
@@ -396,7 +396,7 @@ __attribute__((cold)) int plait_client_cancel(plait_client *client, uint64_t id)
     } else {
         struct pl_link *link = call->on;
         bool idless = link && link->idless;
-        if (link) tell_cancelled(call);
+        if (link) pl_call_tell_cancelled(call);
         pl_call_end(call, -ECANCELED, NULL, "cancelled");
         pl_list_append(&client->completed, &call->link);
         if (idless) pl_link_down(link, -ECANCELED);
@@ -446,7 +446,7 @@ __attribute__((cold)) void pl_client_resend(struct plait_client *client)
         struct pl_call *call = pl_container_of(item, struct pl_call, link);
         bool late = call->deadline_ns <= now;
         int r = late ? -ETIMEDOUT : absent < 0 ? absent : send_again(client, call, now);
-        if (call->cancelled && r == 0) tell_cancelled(call);
+        if (call->cancelled && r == 0) pl_call_tell_cancelled(call);
         if (r == 0 && !call->cancelled) continue;
         if (call->cancelled) {
             pl_call_end(call, -ECANCELED, NULL, "cancelled");

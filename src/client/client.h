@@ -180,6 +180,7 @@ int pl_link_method(struct pl_link *link, const char *method, uint32_t *ret_index
 /* ---- call.c ---- */
 struct pl_call *pl_call_of(struct plait_client *client, uint64_t id);
 void pl_call_free(struct plait_client *client, struct pl_call *call);
+void pl_call_tell_cancelled(const struct pl_call *call); /* its server, while it is on a link */
 void pl_client_resend(struct plait_client *client);
 void pl_client_ring_ready(struct plait_client *client);
 bool pl_link_lives(const struct plait_client *client, const struct pl_link *link);

@@ -289,6 +289,7 @@ __attribute__((cold)) void pl_client_expire(struct plait_client *client)
             continue;
         }
         struct pl_link *link = call->on;
+        if (link) pl_call_tell_cancelled(call);
         end_async(client, call, -ETIMEDOUT, NULL, "no reply in time");
         if (link && link->idless) pl_link_down(link, -ETIMEDOUT); /* a late reply must never answer the next call */
     }

@@ -352,3 +352,35 @@ TEST(an_answer_that_makes_room_wakes_who_waits_for_it)
         close_stage(&stage);
     }
 }
+
+static void hear_of_the_end(struct stage *stage)
+{
+    struct actor actor;
+    struct pl_message message;
+    accept_client(stage, &actor);
+    uint64_t call = hear_call(&actor).call;
+    CHECK(hear(&actor, &message));
+    CHECK_INT(message.frame.kind, PL_FRAME_CANCEL);
+    CHECK_INT(message.frame.call, call);
+    pl_message_release(actor.transport, &message);
+    leave(&actor);
+}
+
+TEST(a_server_hears_of_a_call_whose_time_is_over)
+{
+    for (int asynchronous = 0; asynchronous < 2; asynchronous++) {
+        struct stage stage;
+        struct told told = { 0 };
+        open_stage(&stage, "", true, hear_of_the_end, NULL);
+        plait_client *client = open_client(&stage);
+        if (asynchronous) {
+            begin(client, "short", 20, &told);
+            dispatch_until(client, &told, 1);
+            CHECK_INT(told.result, -ETIMEDOUT);
+        } else {
+            CHECK_INT(call_text(client, "short", 20), -ETIMEDOUT);
+        }
+        close_stage(&stage);
+        plait_client_close(client);
+    }
+}
