@@ -153,7 +153,9 @@ static int receive_exactly(int socket, void *memory, size_t size, uint64_t deadl
             struct pollfd poller = { .fd = socket, .events = POLLIN };
             n = poll(&poller, 1, pl_clock_poll_ms(deadline_ns));
             if (n == 0)
-                return pl_error(-ETIMEDOUT, "no answer to the hello in time (is it a plait server? is it stopped?)");
+                return pl_error(
+                    -ETIMEDOUT,
+                    "no answer to the hello in time (is it a plait server? is it stopped, or out of descriptors?)");
             continue;
         }
         if (n < 0) return (int)n == -EPROTO ? -EPROTO : pl_error((int)n, "hello: %s", pl_error_word((int)n));

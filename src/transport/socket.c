@@ -31,9 +31,7 @@ void pl_socket_tune(int fd)
 static int open_socket(int family, int *ret_fd)
 {
     int fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0)
-        return pl_error(-errno, "no socket: %s%s", pl_error_word(errno),
-                        errno == EMFILE ? " (raise the descriptor limit, ulimit -n)" : "");
+    if (fd < 0) return pl_error(-errno, "no socket: %s", pl_error_word(errno));
     *ret_fd = fd;
     return 0;
 }
