@@ -22,10 +22,14 @@ uint64_t pl_interrupt_slice(const struct pl_interrupt *interrupt, uint64_t deadl
     return slice < deadline_ns ? slice : deadline_ns;
 }
 
-int pl_interrupt_poll(int fd, short events, uint64_t deadline_ns)
+int pl_interrupt_poll(int fd, short events, uint64_t deadline_ns, int first_ms)
 {
     const struct pl_interrupt *interrupt = pl_interrupt;
-    uint64_t slice = interrupt && interrupt->asked ? 0 : deadline_ns; /* who need not wait isn't asked */
+    uint64_t slice = deadline_ns;
+    if (interrupt && interrupt->asked) {
+        slice = first_ms > 0 ? pl_clock_deadline(first_ms, first_ms) : 0; /* who need not wait isn't asked */
+        if (slice > deadline_ns) slice = deadline_ns;
+    }
     for (;; slice = pl_interrupt_slice(interrupt, deadline_ns)) {
         struct pollfd poller = { .fd = fd, .events = events };
         int n = poll(&poller, 1, pl_clock_poll_ms(slice));

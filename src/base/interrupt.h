@@ -24,8 +24,8 @@ int pl_interrupt_ask(const struct pl_interrupt *interrupt);
 /* The end of the next stretch of waiting: DEADLINE, or when to ask again. */
 uint64_t pl_interrupt_slice(const struct pl_interrupt *interrupt, uint64_t deadline_ns);
 
-/* poll() for one descriptor (FD -1: a pause), until DEADLINE, which asks pl_interrupt before it waits and while it
- * does: what is there; 0: nothing was; -EINTR as above; -errno. A signal alone doesn't end it. */
-int pl_interrupt_poll(int fd, short events, uint64_t deadline_ns);
+/* poll() for one descriptor (FD -1: a pause), until DEADLINE, which asks pl_interrupt once it has waited FIRST_MS and
+ * from then on: what is there; 0: nothing was; -EINTR as above; -errno. A signal alone doesn't end it. */
+int pl_interrupt_poll(int fd, short events, uint64_t deadline_ns, int first_ms);
 
 #endif

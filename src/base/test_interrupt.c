@@ -24,7 +24,7 @@ static int never(void *context)
 TEST(a_poll_that_nobody_interrupts_ends_at_its_deadline)
 {
     uint64_t deadline = pl_clock_deadline(20, 20);
-    CHECK_INT(pl_interrupt_poll(-1, 0, deadline), 0);
+    CHECK_INT(pl_interrupt_poll(-1, 0, deadline, 0), 0);
     CHECK(pl_clock_ns() >= deadline);
 }
 
@@ -32,7 +32,7 @@ TEST(an_endless_poll_ends_once_the_answer_is_yes)
 {
     const struct pl_interrupt interrupt = { count_to_two, &asked };
     pl_interrupt = &interrupt;
-    CHECK_INT(pl_interrupt_poll(-1, 0, PL_NEVER), -EINTR);
+    CHECK_INT(pl_interrupt_poll(-1, 0, PL_NEVER, 0), -EINTR);
     CHECK_INT(asked, 2);
 }
 
@@ -41,7 +41,7 @@ TEST(being_asked_does_not_shorten_a_wait)
     const struct pl_interrupt interrupt = { never, NULL };
     pl_interrupt = &interrupt;
     uint64_t deadline = pl_clock_deadline(3 * PL_INTERRUPT_MS, 0);
-    CHECK_INT(pl_interrupt_poll(-1, 0, deadline), 0);
+    CHECK_INT(pl_interrupt_poll(-1, 0, deadline, 0), 0);
     CHECK(pl_clock_ns() >= deadline);
     CHECK(asked >= 2);
 }
@@ -53,7 +53,7 @@ TEST(what_is_ready_is_told_without_asking)
     CHECK_INT(pipe(pipes), 0);
     CHECK_INT(write(pipes[1], "x", 1), 1);
     pl_interrupt = &interrupt;
-    CHECK_INT(pl_interrupt_poll(pipes[0], POLLIN, PL_NEVER), POLLIN);
+    CHECK_INT(pl_interrupt_poll(pipes[0], POLLIN, PL_NEVER, 0), POLLIN);
     CHECK_INT(asked, 0);
     close(pipes[0]);
     close(pipes[1]);

@@ -245,6 +245,13 @@ static int try_instances(struct plait_client *client, const struct taken *taken,
     return result;
 }
 
+/* Who waits for no name and no room (PLAIT_NOW) still has to exchange a hello with whoever is there. */
+static uint64_t hello_deadline(const struct plait_client *client, uint64_t deadline_ns, enum patience patience)
+{
+    uint64_t soon = pl_clock_ns() + (uint64_t)ONE_TRY_MS * 1000000;
+    return patience == PATIENCE_OPEN && client->connect_ms < 0 && soon > deadline_ns ? soon : deadline_ns;
+}
+
 static int wait_for_name(struct plait_client *client, const struct taken *taken, uint64_t deadline_ns,
                          enum patience patience, struct found *found)
 {
@@ -253,7 +260,7 @@ static int wait_for_name(struct plait_client *client, const struct taken *taken,
     int r;
     for (;;) {
         last.code = 0;
-        r = try_instances(client, taken, deadline_ns, found, &last);
+        r = try_instances(client, taken, hello_deadline(client, deadline_ns, patience), found, &last);
         uint64_t now = pl_clock_ns();
         if (r != 1 || now >= deadline_ns || patience == PATIENCE_NONE) break;
         if (watch == NULL && last.code == 0) {
@@ -264,7 +271,7 @@ static int wait_for_name(struct plait_client *client, const struct taken *taken,
         }
         uint64_t pause = now + (uint64_t)(last.code < 0 || watch == NULL ? RETRY_MS : WATCH_MS) * 1000000;
         int fd = watch ? pl_name_watch_fd(watch) : -1;
-        r = pl_interrupt_poll(fd, POLLIN, pause < deadline_ns ? pause : deadline_ns);
+        r = pl_interrupt_poll(fd, POLLIN, pause < deadline_ns ? pause : deadline_ns, 0);
         if (r == -EINTR) break;
         if (watch) pl_name_watch_clear(watch);
     }
@@ -277,11 +284,11 @@ static int wait_for_name(struct plait_client *client, const struct taken *taken,
 static int wait_for_url(struct plait_client *client, uint64_t deadline_ns, enum patience patience, struct found *found)
 {
     for (;;) {
-        int r = connect_url(client, deadline_ns, found);
+        int r = connect_url(client, hello_deadline(client, deadline_ns, patience), found);
         uint64_t now = pl_clock_ns();
         if (r == 0 || patience != PATIENCE_AGAIN || !worth_retrying(r) || now >= deadline_ns) return r;
         uint64_t pause = now + (uint64_t)RETRY_MS * 4 * 1000000;
-        r = pl_interrupt_poll(-1, 0, pause < deadline_ns ? pause : deadline_ns);
+        r = pl_interrupt_poll(-1, 0, pause < deadline_ns ? pause : deadline_ns, 0);
         if (r == -EINTR) return r;
     }
 }

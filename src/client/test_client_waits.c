@@ -292,6 +292,25 @@ TEST(room_that_came_by_the_way_is_not_told_for_ever)
     free(body);
 }
 
+/* ---- connecting ---- */
+
+TEST(who_waits_for_no_name_still_connects_to_who_is_there)
+{
+    plait_client_options options = PLAIT_CLIENT_OPTIONS_INIT;
+    plait_client *client = NULL;
+    options.connect_timeout = PLAIT_NOW;
+    CHECK_INT(plait_client_open(&client, "absent", &options), -ENOENT);
+    for (int i = 0; i < 20; i++) {
+        struct stage stage;
+        char options_of_stage[24];
+        snprintf(options_of_stage, sizeof(options_of_stage), "%d", i);
+        open_stage(&stage, options_of_stage, true, echo_one, NULL);
+        CHECK_INT(plait_client_open(&client, stage.url, &options), 0);
+        plait_client_close(client);
+        close_stage(&stage);
+    }
+}
+
 /* ---- the option `interrupted` ---- */
 
 struct asked {

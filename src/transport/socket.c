@@ -147,7 +147,7 @@ int pl_socket_accept(int listener, int *ret_fd, struct pl_address *ret_peer)
 
 static int wait_connected(int fd, uint64_t deadline_ns)
 {
-    int n = pl_interrupt_poll(fd, POLLOUT, deadline_ns);
+    int n = pl_interrupt_poll(fd, POLLOUT, deadline_ns, 0);
     if (n <= 0) return n == 0 ? -ETIMEDOUT : n;
     int error = 0;
     socklen_t size = sizeof(error);
@@ -179,7 +179,7 @@ static int connect_one(const struct pl_address *address, const char *where, uint
         if (r != -EAGAIN) break;
         /* A Unix listener's backlog is full, and poll would say ready at once: by timer. */
         if (pl_clock_ns() >= deadline_ns) break;
-        if (pl_interrupt_poll(-1, 0, pl_clock_deadline(1, 1)) == -EINTR) return -EINTR;
+        if (pl_interrupt_poll(-1, 0, pl_clock_deadline(1, 1), 0) == -EINTR) return -EINTR;
     }
     if (r == -EINTR) return r; /* with its text */
     if (r == -EAGAIN) r = -ETIMEDOUT;

@@ -7,7 +7,9 @@ A client belongs to the loop that it was connected in, a server to the loop that
 """
 
 import asyncio
+import contextlib
 import contextvars
+import errno
 import time
 
 import plait
@@ -15,7 +17,10 @@ from . import _failure, _plait
 
 __all__ = ["Client", "Server", "connect"]
 
-_AGAIN = 0.01  # seconds before what would have had to wait is tried again
+_AGAIN, _SLOWEST = 0.005, 0.04  # seconds before what would have had to wait is tried again: first, at last
+_SOON = 0.004  # seconds that an attempt takes only if somebody was there and didn't answer
+_OTHER_LOOP = "this client belongs to another event loop: connect one in this loop"
+_running_loop = asyncio.get_running_loop
 _trace = contextvars.ContextVar("plait_trace", default=0)  # of the handler that this task is in
 _OMITTED = object()
 
@@ -25,34 +30,35 @@ class Client:
 
     def __init__(self, core, timeout):
         self._core = core
+        self._start = core._start
         self._timeout = timeout
         self._loop = asyncio.get_running_loop()
         self._fd = core._fd()
         self._loop.add_reader(self._fd, core._dispatch)
-
-    def _check(self):
-        loop = asyncio.get_running_loop()
-        if loop is not self._loop:
-            raise RuntimeError("this client belongs to another event loop: connect one in this loop")
-        return loop
 
     async def call(self, method="", data=b"", *, timeout=_OMITTED, **options):
         """Calls METHOD and awaits its Reply; arguments and errors are those of plait.Client.call().
 
         A task that is cancelled here cancels the call: its server is told.
         """
-        future = self._check().create_future()
-        if "json" not in options:
-            options["data"] = data
-        elif data != b"":
-            raise TypeError("data or json, not both")
+        loop = self._loop
+        if _running_loop() is not loop:
+            raise RuntimeError(_OTHER_LOOP)
+        future = loop.create_future()
         if timeout is not _OMITTED:
             options["timeout"] = timeout
-        if "trace" not in options and (trace := _trace.get()):
+        if (trace := _trace.get()) and "trace" not in options:
             options["trace"] = trace
-        number = self._core._start(future, method, **options)
+        if options:
+            if "json" not in options:
+                options["data"] = data
+            elif data != b"":
+                raise TypeError("data or json, not both")
+            number = self._start(future, method, **options)
+        else:
+            number = self._start(future, method, data)
         if number is None:
-            number = await self._start_later(future, method, options)
+            number = await self._start_later(future, method, dict(options, data=data) if not options else options)
         try:
             return await future
         except asyncio.CancelledError:
@@ -63,25 +69,25 @@ class Client:
         """The server takes no more now, or is gone: tries again until the call's time is over."""
         timeout = options.get("timeout", self._timeout)
         end = None if timeout is None else time.monotonic() + timeout
+        pause = _AGAIN
         while True:
-            try:
-                await _in_thread(self._loop, self._core.methods)  # connects again, if that is what it lacks
-            except plait.Error:
-                pass
-            await asyncio.sleep(_AGAIN)
-            if end is not None:
-                left = end - time.monotonic()
-                if left <= 0:
-                    raise plait.TimeoutError(f"{self._core.target}: the call never left: no connection or no room in "
-                                             f"time (is the server running? is it stopped?)", 110)
-                options["timeout"] = left
-            number = self._core._start(future, method, **options)
+            left = None if end is None else end - time.monotonic()
+            if left is not None and left <= 0:
+                raise plait.TimeoutError(f"{self._core.target}: the call never left: no connection or no room in time "
+                                         f"(is the server running? is it stopped?)", errno.ETIMEDOUT)
+            await asyncio.sleep(pause if left is None else min(pause, left))
+            pause = min(pause * 2, _SLOWEST)
+            number = self._start(future, method, **options)
             if number is not None:
                 return number
+            if pause == _SLOWEST:  # a server that takes its time to answer a hello, or one of this very loop
+                with contextlib.suppress(plait.Error):
+                    await _in_thread(self._loop, self._core.methods)
 
     async def send(self, method="", data=b"", **options):
         """One way; arguments and errors are those of plait.Client.send()."""
-        self._check()
+        if _running_loop() is not self._loop:
+            raise RuntimeError(_OTHER_LOOP)
         if "json" not in options:
             options["data"] = data
         if "trace" not in options and (trace := _trace.get()):
@@ -144,12 +150,31 @@ class Client:
 async def connect(target, *, connect_timeout=5.0, timeout=30.0, **options):
     """Connects to TARGET and returns a Client; arguments and errors are those of plait.connect().
 
-    Connecting takes a thread that ends with it: a resolver may take long, and the server may be in this very loop.
+    A program on this machine that answers at once is connected to without a thread. A resolver, the network or a busy
+    server could hold the loop up: for those a thread connects, and ends with it.
     """
     loop = asyncio.get_running_loop()
+    end = None if connect_timeout is None else time.monotonic() + connect_timeout
+    pause = _AGAIN
+    while isinstance(target, str) and not target.startswith("tcp:") and connect_timeout != 0:
+        begun = time.monotonic()
+        left = None if end is None else end - begun
+        if left is not None and left <= 0:
+            break
+        try:
+            core = _plait.Client(target, connect_timeout=left, timeout=timeout, _at_once=True, **options)
+            return Client(core, timeout)
+        except plait.Error as error:
+            if error.code != errno.EINTR:
+                raise
+        if time.monotonic() - begun > _SOON:
+            break  # somebody is there, and keeps us waiting
+        await asyncio.sleep(pause if left is None else min(pause, left))
+        pause = min(pause * 2, _SLOWEST)
 
     def make():
-        return _plait.Client(target, connect_timeout=connect_timeout, timeout=timeout, **options)
+        left = None if end is None else max(0.0, end - time.monotonic())
+        return _plait.Client(target, connect_timeout=left, timeout=timeout, **options)
 
     return Client(await _in_thread(loop, make, lambda core: core.close()), timeout)
 
@@ -210,9 +235,9 @@ class Server(_plait.Server):
             raise TypeError(f"a handler is called with a request; {handler!r} cannot be called")
 
         def take(request):
-            task = self._loop.create_task(_answer(handler, method, request))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            tasks.add(self._loop.create_task(_answer(tasks, handler, method, request)))
+
+        tasks = self._tasks
 
         super().handle(method, take)
 
@@ -263,6 +288,7 @@ class Server(_plait.Server):
             return
         for task in list(self._tasks):
             task.cancel()
+        self._tasks.clear()
         self._leave_loop()
         self.stop(0)
         super().close()
@@ -287,15 +313,17 @@ class Server(_plait.Server):
         return f"<plait.aio.Server of {self.name!r}{', closed' if self.closed else ''}>"
 
 
-async def _answer(handler, method, request):
-    _trace.set(request.trace)
+async def _answer(tasks, handler, method, request):
     try:
+        if trace := request.trace:
+            _trace.set(trace)
         value = handler(request)
-        if hasattr(value, "__await__"):
-            value = await value
-        request._reply(value)
+        if not request._try(value):  # it is to be awaited
+            request._reply(await value)
     except asyncio.CancelledError:
         request._fail(1, "the server ended before its handler did")
         raise
     except Exception as error:
         request._fail(*_failure.tell(error, method))
+    finally:
+        tasks.discard(asyncio.current_task())

@@ -60,14 +60,16 @@ struct waiting {
     PyThreadState *state;
     struct waiting *outer;
     bool raised; /* a signal's handler raised: the exception is set */
-    bool at_once; /* don't wait: end at the first question */
-    bool kept;    /* this thread has the GIL */
+    bool kept;   /* this thread has the GIL and must not wait: end at the first question */
+    uint64_t begun;
+    bool serves; /* ... but first let the servers of this thread's event loop do what is due, once */
 };
 /* Gives the GIL away, so that a handler or `interrupted` can take it in this thread; takes it back. */
-void waiting_begin(struct waiting *waiting, bool at_once);
+void waiting_begin(struct waiting *waiting);
 void waiting_end(struct waiting *waiting);
-/* The same with the GIL kept, for what asks and must not wait. */
-void waiting_keep(struct waiting *waiting);
+/* The same with the GIL kept, for what asks and must not wait. SERVES: it may be a server of this loop that is
+ * waited for. */
+void waiting_keep(struct waiting *waiting, bool serves);
 void waiting_kept(struct waiting *waiting);
 int waiting_interrupted(void *closing); /* CLOSING: a bool that ends the wait */
 /* Round a handler: takes the GIL in whatever thread this is. */
@@ -86,6 +88,7 @@ void request_detach(PyObject *request);
 int request_answer(plait_request *request, PyObject *value);
 void request_answer_exception(plait_request *request, const char *method); /* the one that is set; clears it */
 int server_shutdown_all(void);
+bool server_dispatch_own(void); /* those that this thread's event loop serves; false: there is none */
 int peer_type_init(void);
 
 #define FASTCALL(function) (PyCFunction)(void (*)(void)) (function)

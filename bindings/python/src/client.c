@@ -155,7 +155,7 @@ static PyObject *client_call(struct client *self, PyObject *const *args, Py_ssiz
     PyObject *result = NULL;
     if (take(&arguments, args, count, names_of) < 0) return NULL;
     if (enter(self) == 0) {
-        waiting_begin(&waiting, false);
+        waiting_begin(&waiting);
         int r = plait_client_call(self->handle, arguments.method, arguments.body.data, (size_t)arguments.body.size,
                                   arguments.plain ? NULL : &arguments.options, &reply);
         waiting_end(&waiting);
@@ -183,7 +183,7 @@ static PyObject *client_send(struct client *self, PyObject *const *args, Py_ssiz
     int r = -1;
     if (take(&arguments, args, count, names_of) < 0) return NULL;
     if (enter(self) == 0) {
-        waiting_begin(&waiting, false);
+        waiting_begin(&waiting);
         r = plait_client_send(self->handle, arguments.method, arguments.body.data, (size_t)arguments.body.size,
                               arguments.plain ? NULL : &arguments.options);
         waiting_end(&waiting);
@@ -203,7 +203,7 @@ static PyObject *client_methods(struct client *self, PyObject *unused)
     PyObject *list = NULL;
     (void)unused;
     if (enter(self) < 0) return NULL;
-    waiting_begin(&waiting, false);
+    waiting_begin(&waiting);
     int r = plait_client_methods(self->handle, &found, &count);
     waiting_end(&waiting);
     if (r < 0 || waiting.raised) (void)failed(self, &waiting, r);
@@ -252,7 +252,7 @@ static PyObject *client_start(struct client *self, PyObject *const *args, Py_ssi
     }
     if (take(&arguments, args + 1, count - 1, names_of) < 0) return NULL;
     if (enter(self) == 0) {
-        waiting_keep(&waiting);
+        waiting_keep(&waiting, false);
         Py_INCREF(args[0]);
         int r = plait_client_call_async(self->handle, arguments.method, arguments.body.data,
                                         (size_t)arguments.body.size, arguments.plain ? NULL : &arguments.options,
@@ -281,7 +281,7 @@ static PyObject *client_dispatch(struct client *self, PyObject *unused)
     struct waiting waiting;
     (void)unused;
     if (enter(self) < 0) return NULL;
-    waiting_keep(&waiting);
+    waiting_keep(&waiting, false);
     int r = plait_client_dispatch(self->handle, PLAIT_NOW);
     waiting_kept(&waiting);
     PyObject *result = r < 0 && r != -EINTR ? raise_code(r) : PyLong_FromLong(r < 0 ? 0 : r);
@@ -308,13 +308,15 @@ static int option_seconds(PyObject *value, int64_t *ret_ms, const char *what)
 
 static PyObject *client_new(PyTypeObject *type, PyObject *args, PyObject *named)
 {
-    static const char *const keywords[] = { "target", "connect_timeout", "timeout", "peer", "max_message", "spin_us", NULL };
+    static const char *const keywords[] = { "target",  "connect_timeout", "timeout", "peer", "max_message",
+                                            "spin_us", "_at_once",        NULL };
     PyObject *target, *connect_timeout = NULL, *timeout = NULL, *peer = Py_None;
     unsigned long long max_message = 0;
     long long spin_us = 0;
+    int at_once = 0;
     plait_client_options options = PLAIT_CLIENT_OPTIONS_INIT;
-    if (!PyArg_ParseTupleAndKeywords(args, named, "U|$OOOKL:connect", (char **)(uintptr_t)keywords, &target, &connect_timeout, &timeout, &peer,
-                                     &max_message, &spin_us))
+    if (!PyArg_ParseTupleAndKeywords(args, named, "U|$OOOKLp:connect", (char **)(uintptr_t)keywords, &target,
+                                     &connect_timeout, &timeout, &peer, &max_message, &spin_us, &at_once))
         return NULL;
     if (option_seconds(connect_timeout, &options.connect_timeout, "connect_timeout") < 0) return NULL;
     if (option_seconds(timeout, &options.timeout, "timeout") < 0) return NULL;
@@ -332,9 +334,16 @@ static PyObject *client_new(PyTypeObject *type, PyObject *args, PyObject *named)
         options.interrupted = waiting_interrupted;
         options.interrupted_context = &self->closing;
         binding_hook_log();
-        waiting_begin(&waiting, false);
-        int r = plait_client_open(&self->handle, text, &options);
-        waiting_end(&waiting);
+        int r;
+        if (at_once) {
+            waiting_keep(&waiting, true);
+            r = plait_client_open(&self->handle, text, &options);
+            waiting_kept(&waiting);
+        } else {
+            waiting_begin(&waiting);
+            r = plait_client_open(&self->handle, text, &options);
+            waiting_end(&waiting);
+        }
         if (r < 0 || waiting.raised) {
             (void)failed(self, &waiting, r);
             Py_CLEAR(self);

@@ -141,17 +141,28 @@ static PyObject *request_cancelled(struct request *self, void *unused)
 
 /* ---- answering ---- */
 
+/* Keeps the exception that is set. */
+static bool is_awaitable(PyObject *value)
+{
+    PyObject *type, *error, *traceback;
+    PyErr_Fetch(&type, &error, &traceback);
+    bool yes = PyObject_HasAttrString((PyObject *)Py_TYPE(value), "__await__");
+    PyErr_Restore(type, error, traceback);
+    return yes;
+}
+
 int request_answer(plait_request *request, PyObject *value)
 {
     struct body body;
-    if (PyObject_HasAttrString(value, "__await__")) {
+    if (body_take(&body, value) < 0) {
+        if (!is_awaitable(value)) return -1;
+        PyErr_Clear();
         PyObject *none = PyObject_CallMethod(value, "close", NULL); /* or Python says that it was never awaited */
         Py_XDECREF(none);
         PyErr_Clear();
         PyErr_SetString(PyExc_TypeError, "the handler is a coroutine: plait.aio.Server runs those");
         return -1;
     }
-    if (body_take(&body, value) < 0) return -1;
     /* An answer that cannot go out is told to its caller by the library, or there is none any more. */
     (void)plait_request_reply_as(request, body.encoding, body.data, (size_t)body.size);
     body_drop(&body);
@@ -179,7 +190,22 @@ void request_answer_exception(plait_request *request, const char *method)
     Py_XDECREF(traceback);
 }
 
-/* For plait.aio: the answer of a deferred request. */
+/* For plait.aio: the answer of a deferred request. False: VALUE is to be awaited first. */
+static PyObject *request_try(struct request *self, PyObject *value)
+{
+    struct body body;
+    if (check(self) < 0) return NULL;
+    if (body_take(&body, value) < 0) {
+        if (!is_awaitable(value)) return NULL;
+        PyErr_Clear();
+        return Py_NewRef(Py_False);
+    }
+    (void)plait_request_reply_as(self->request, body.encoding, body.data, (size_t)body.size);
+    self->request = NULL;
+    body_drop(&body);
+    return Py_NewRef(Py_True);
+}
+
 static PyObject *request_reply(struct request *self, PyObject *value)
 {
     if (check(self) < 0) return NULL;
@@ -202,6 +228,7 @@ static PyObject *request_fail(struct request *self, PyObject *args)
 static PyMethodDef methods[] = {
     { "json", (PyCFunction)request_json, METH_NOARGS,
       "json() -> object\n\nThe body as JSON. Raises ValueError if it isn't." },
+    { "_try", (PyCFunction)request_try, METH_O, NULL },
     { "_reply", (PyCFunction)request_reply, METH_O, NULL },
     { "_fail", (PyCFunction)request_fail, METH_VARARGS, NULL },
     { NULL, NULL, 0, NULL },

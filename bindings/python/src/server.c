@@ -6,6 +6,7 @@
 #include "binding.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <string.h>
 #include <time.h>
 
@@ -23,7 +24,9 @@ struct server {
     struct handler *handlers;
     struct server *next, *previous; /* of all that are open; under the GIL */
     unsigned users;                 /* threads inside */
-    bool closing, started, deferring;
+    unsigned round;                 /* of server_dispatch_own */
+    pthread_t loop_thread;          /* of the event loop that serves it, where `looped` */
+    bool closing, started, deferring, looped;
     PyObject *error; /* what a handler raised that must end run(): KeyboardInterrupt, SystemExit */
 };
 
@@ -98,7 +101,7 @@ static void really_close(struct server *self)
     self->handle = NULL;
     if (handle == NULL) return;
     unlink_server(self);
-    waiting_begin(&waiting, false);
+    waiting_begin(&waiting);
     plait_server_close(handle); /* waits for handlers, which need the GIL */
     waiting_end(&waiting);
     if (self->started) {
@@ -159,7 +162,7 @@ static PyObject *server_listen(struct server *self, PyObject *url)
         return NULL;
     }
     if (enter(self) < 0) return NULL;
-    waiting_begin(&waiting, false);
+    waiting_begin(&waiting);
     int r = plait_server_listen(self->handle, text); /* may ask a resolver */
     waiting_end(&waiting);
     if (r < 0) return result_of(self, r);
@@ -218,7 +221,7 @@ static PyObject *server_serve(struct server *self, PyObject *seconds)
     if (milliseconds(seconds, &ms, "seconds") < 0 || enter(self) < 0) return NULL;
     struct server *before = serving;
     serving = NULL;
-    waiting_begin(&waiting, false);
+    waiting_begin(&waiting);
     double end = now() + (double)ms / 1e3;
     do r = plait_server_dispatch(self->handle, ms);
     while (r > 0 && self->error == NULL && now() < end);
@@ -241,7 +244,7 @@ static PyObject *server_dispatch(struct server *self, PyObject *unused)
     struct waiting waiting;
     (void)unused;
     if (enter(self) < 0) return NULL;
-    waiting_keep(&waiting);
+    waiting_keep(&waiting, false);
     int r = plait_server_dispatch(self->handle, PLAIT_NOW);
     waiting_kept(&waiting);
     if (r != -ESHUTDOWN) return result_of(self, r);
@@ -249,10 +252,41 @@ static PyObject *server_dispatch(struct server *self, PyObject *unused)
     return Py_NewRef(Py_None);
 }
 
+/* A client that connects in an event loop, to a server of the same loop: nobody else would answer its hello. Enough
+ * rounds to accept, to read and to answer. */
+bool server_dispatch_own(void)
+{
+    static unsigned round;
+    bool found = false;
+    struct server *server = open_servers;
+    round++;
+    while (server != NULL) {
+        struct waiting waiting;
+        if (!server->looped || server->closing || server->round == round ||
+            !pthread_equal(server->loop_thread, pthread_self())) {
+            server = server->next;
+            continue;
+        }
+        found = true;
+        server->round = round;
+        Py_INCREF((PyObject *)server);
+        server->users++;
+        waiting_keep(&waiting, false);
+        for (int i = 0; i < 4; i++) (void)plait_server_dispatch(server->handle, PLAIT_NOW);
+        waiting_kept(&waiting);
+        leave(server);
+        Py_DECREF((PyObject *)server);
+        server = open_servers; /* the list may have changed */
+    }
+    return found;
+}
+
 static PyObject *server_fd(struct server *self, PyObject *unused)
 {
     (void)unused;
     if (enter(self) < 0) return NULL;
+    self->loop_thread = pthread_self();
+    self->looped = self->deferring;
     return result_of(self, plait_server_fd(self->handle));
 }
 

@@ -2,6 +2,7 @@
 #include "binding.h"
 
 #include <pthread.h>
+#include <time.h>
 #include <unistd.h>
 
 /* The innermost wait of this thread. */
@@ -11,11 +12,18 @@ static _Thread_local struct waiting own;
 static pthread_key_t thread_ends;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
-void waiting_begin(struct waiting *waiting, bool at_once)
+enum { SOON_NS = 4000000 };
+
+static uint64_t now_ns(void)
 {
-    waiting->raised = false;
-    waiting->at_once = at_once;
-    waiting->kept = false;
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
+void waiting_begin(struct waiting *waiting)
+{
+    waiting->raised = waiting->kept = waiting->serves = false;
     waiting->outer = waiting_now;
     waiting_now = waiting;
     waiting->state = PyEval_SaveThread();
@@ -27,11 +35,12 @@ void waiting_end(struct waiting *waiting)
     waiting_now = waiting->outer;
 }
 
-void waiting_keep(struct waiting *waiting)
+void waiting_keep(struct waiting *waiting, bool serves)
 {
     waiting->raised = false;
-    waiting->at_once = true;
     waiting->kept = true;
+    waiting->serves = serves;
+    waiting->begun = serves ? now_ns() : 0;
     waiting->state = NULL;
     waiting->outer = waiting_now;
     waiting_now = waiting;
@@ -47,9 +56,15 @@ int waiting_interrupted(void *closing)
     struct waiting *waiting = waiting_now;
     if (__atomic_load_n((bool *)closing, __ATOMIC_RELAXED)) return 1; /* relaxed: a flag alone */
     if (waiting == NULL) return 0;
-    if (waiting->at_once || waiting->raised) return 1;
+    if (waiting->raised) return 1;
+    if (waiting->kept) {
+        /* Asked before anything was waited for, there is no hello that a server of ours could answer. */
+        bool served = waiting->serves && now_ns() - waiting->begun > SOON_NS && server_dispatch_own();
+        waiting->serves = false;
+        return !served;
+    }
     /* Python's signal handlers run in its first thread alone; the others need not wake the GIL. */
-    if (waiting->kept || gettid() != getpid()) return 0;
+    if (gettid() != getpid()) return 0;
     PyEval_RestoreThread(waiting->state);
     waiting_now = waiting->outer; /* what the handler calls has waits of its own */
     if (PyErr_CheckSignals() < 0) waiting->raised = true;
