@@ -10,7 +10,9 @@ import asyncio
 import contextlib
 import contextvars
 import errno
+import inspect
 import time
+from _thread import get_ident
 
 import plait
 from . import _failure, _plait
@@ -19,8 +21,6 @@ __all__ = ["Client", "Server", "connect"]
 
 _AGAIN, _SLOWEST = 0.005, 0.04  # seconds before what would have had to wait is tried again: first, at last
 _SOON = 0.004  # seconds that an attempt takes only if somebody was there and didn't answer
-_OTHER_LOOP = "this client belongs to another event loop: connect one in this loop"
-_running_loop = asyncio.get_running_loop
 _trace = contextvars.ContextVar("plait_trace", default=0)  # of the handler that this task is in
 _OMITTED = object()
 
@@ -33,8 +33,14 @@ class Client:
         self._start = core._start
         self._timeout = timeout
         self._loop = asyncio.get_running_loop()
+        self._thread = get_ident()
         self._fd = core._fd()
         self._loop.add_reader(self._fd, core._dispatch)
+
+    def _check(self):
+        """As asyncio.get_running_loop() is self._loop, without the system call that this takes."""
+        if get_ident() != self._thread or not self._loop.is_running():
+            raise RuntimeError("this client belongs to another event loop: connect one in this loop")
 
     async def call(self, method="", data=b"", *, timeout=_OMITTED, **options):
         """Calls METHOD and awaits its Reply; arguments and errors are those of plait.Client.call().
@@ -42,8 +48,8 @@ class Client:
         A task that is cancelled here cancels the call: its server is told.
         """
         loop = self._loop
-        if _running_loop() is not loop:
-            raise RuntimeError(_OTHER_LOOP)
+        if get_ident() != self._thread or not loop.is_running():
+            self._check()
         future = loop.create_future()
         if timeout is not _OMITTED:
             options["timeout"] = timeout
@@ -86,8 +92,7 @@ class Client:
 
     async def send(self, method="", data=b"", **options):
         """One way; arguments and errors are those of plait.Client.send()."""
-        if _running_loop() is not self._loop:
-            raise RuntimeError(_OTHER_LOOP)
+        self._check()
         if "json" not in options:
             options["data"] = data
         if "trace" not in options and (trace := _trace.get()):
@@ -226,7 +231,7 @@ class Server(_plait.Server):
 
     def __init__(self, name, **options):
         self._loop = None
-        self._tasks = set()
+        self._tasks = {}  # by request
         self._over = None
 
     def handle(self, method, handler):
@@ -234,11 +239,23 @@ class Server(_plait.Server):
         if not callable(handler):
             raise TypeError(f"a handler is called with a request; {handler!r} cannot be called")
 
-        def take(request):
-            tasks.add(self._loop.create_task(_answer(tasks, handler, method, request)))
-
         tasks = self._tasks
 
+        def take(request):
+            trace = request.trace
+            token = _trace.set(trace) if trace else None
+            try:
+                if coroutine:
+                    tasks[request] = self._loop.create_task(_answer(tasks, handler(request), method, request))
+                elif not request._try(value := handler(request)):  # it is to be awaited
+                    tasks[request] = self._loop.create_task(_answer(tasks, value, method, request))
+            except Exception as error:
+                request._fail(*_failure.tell(error, method))
+            finally:
+                if token:
+                    _trace.reset(token)
+
+        coroutine = inspect.iscoroutinefunction(handler)
         super().handle(method, take)
 
     def method(self, name=""):
@@ -286,7 +303,7 @@ class Server(_plait.Server):
         """Stops at once, frees; handlers under way are cancelled. A second time does nothing."""
         if self.closed:
             return
-        for task in list(self._tasks):
+        for task in list(self._tasks.values()):
             task.cancel()
         self._tasks.clear()
         self._leave_loop()
@@ -313,17 +330,13 @@ class Server(_plait.Server):
         return f"<plait.aio.Server of {self.name!r}{', closed' if self.closed else ''}>"
 
 
-async def _answer(tasks, handler, method, request):
+async def _answer(tasks, value, method, request):
     try:
-        if trace := request.trace:
-            _trace.set(trace)
-        value = handler(request)
-        if not request._try(value):  # it is to be awaited
-            request._reply(await value)
+        request._reply(await value)
     except asyncio.CancelledError:
         request._fail(1, "the server ended before its handler did")
         raise
     except Exception as error:
         request._fail(*_failure.tell(error, method))
     finally:
-        tasks.discard(asyncio.current_task())
+        tasks.pop(request, None)

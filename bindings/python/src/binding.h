@@ -83,7 +83,7 @@ extern PyType_Spec reply_spec;
 /* ---- client.c, server.c, request.c ---- */
 extern PyType_Spec client_spec, server_spec, request_spec;
 PyObject *request_new(plait_request *request, bool deferred);
-void request_detach(PyObject *request);
+plait_request *request_detach(PyObject *request); /* NULL: it was answered already */
 /* Answers with what a handler returned. -1: with an exception set, not answered. */
 int request_answer(plait_request *request, PyObject *value);
 void request_answer_exception(plait_request *request, const char *method); /* the one that is set; clears it */

@@ -22,9 +22,12 @@ PyObject *request_new(plait_request *request, bool deferred)
     return (PyObject *)self;
 }
 
-void request_detach(PyObject *request)
+plait_request *request_detach(PyObject *request)
 {
-    ((struct request *)request)->request = NULL;
+    struct request *self = (struct request *)request;
+    plait_request *left = self->request;
+    self->request = NULL;
+    return left;
 }
 
 static void request_dealloc(struct request *self)

@@ -52,10 +52,11 @@ static void call_handler(struct handler *handler, plait_request *request, bool d
     PyObject *value = object ? PyObject_CallFunctionObjArgs(handler->callable, object, NULL) : NULL;
     if (value == NULL || (!deferred && request_answer(request, value) < 0)) {
         keep_exit(handler->server);
-        if (object && deferred) request_detach(object);
+        /* A signal's exception may come when the answer is out, and a deferred request is gone by then. */
+        if (object && deferred) request = request_detach(object);
         request_answer_exception(request, handler->method);
     }
-    if (object && !deferred) request_detach(object);
+    if (object && !deferred) (void)request_detach(object);
     Py_XDECREF(value);
     Py_XDECREF(object);
 }
@@ -211,6 +212,20 @@ static double now(void)
     return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
 }
 
+/* What a dispatch came to; None: it has stopped. */
+static PyObject *served(struct server *self, int r)
+{
+    PyObject *result = NULL;
+    if (self->error != NULL) {
+        PyErr_SetObject((PyObject *)Py_TYPE(self->error), self->error);
+        Py_CLEAR(self->error);
+    } else {
+        result = r == -ESHUTDOWN ? Py_NewRef(Py_None) : r < 0 ? raise_code(r) : PyLong_FromLong(r);
+    }
+    leave(self);
+    return result;
+}
+
 /* _serve(seconds): serves without the GIL until nothing came for so long, or for so long: how many requests the
  * last round had; None: it has stopped. */
 static PyObject *server_serve(struct server *self, PyObject *seconds)
@@ -227,15 +242,7 @@ static PyObject *server_serve(struct server *self, PyObject *seconds)
     while (r > 0 && self->error == NULL && now() < end);
     waiting_end(&waiting);
     serving = before;
-    if (self->error != NULL) {
-        PyErr_SetObject((PyObject *)Py_TYPE(self->error), self->error);
-        Py_CLEAR(self->error);
-        leave(self);
-        return NULL;
-    }
-    if (r != -ESHUTDOWN) return result_of(self, r);
-    leave(self);
-    return Py_NewRef(Py_None);
+    return served(self, r);
 }
 
 /* For asyncio: doesn't wait; handlers only take their requests over, so the GIL stays. */
@@ -247,9 +254,7 @@ static PyObject *server_dispatch(struct server *self, PyObject *unused)
     waiting_keep(&waiting, false);
     int r = plait_server_dispatch(self->handle, PLAIT_NOW);
     waiting_kept(&waiting);
-    if (r != -ESHUTDOWN) return result_of(self, r);
-    leave(self);
-    return Py_NewRef(Py_None);
+    return served(self, r);
 }
 
 /* A client that connects in an event loop, to a server of the same loop: nobody else would answer its hello. Enough
