@@ -1,14 +1,15 @@
+from array import array
 from asyncio import Future
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, NamedTuple, Self, SupportsIndex, Union
-
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol, Self, SupportsIndex, Union, final
 
 class _Buffer(Protocol):
     def __buffer__(self, flags: int, /) -> memoryview: ...
 
-_Body = Union[bytes, bytearray, memoryview, str, dict[str, Any], list[Any], _Buffer, None]
+# What has the buffer protocol, as far as a checker can know before PEP 688.
+_Body = Union[bytes, bytearray, memoryview, array[Any], str, dict[str, Any], list[Any], _Buffer, None]
+_Answer = Union[bytes, bytearray, memoryview, array[Any], str, dict[str, Any], list[Any], _Buffer, None]
 
 version: str
 

@@ -12,6 +12,7 @@ import contextvars
 import errno
 import inspect
 import time
+import warnings
 from _thread import get_ident
 
 import plait
@@ -136,6 +137,15 @@ class Client:
             self._loop.remove_reader(self._fd)
         self._core.close()
 
+    def __del__(self):
+        if self._core.closed:
+            return
+        warnings.warn(f"{self!r} was never closed", ResourceWarning, source=self)
+        if get_ident() == self._thread:
+            self.close()
+        elif not self._loop.is_closed():  # its loop may be in the middle of a dispatch
+            self._loop.call_soon_threadsafe(_close_from_afar, self._loop, self._fd, self._core)
+
     def __enter__(self):
         return self
 
@@ -150,6 +160,11 @@ class Client:
 
     def __repr__(self):
         return repr(self._core).replace("plait.Client", "plait.aio.Client")
+
+
+def _close_from_afar(loop, fd, core):
+    loop.remove_reader(fd)
+    core.close()
 
 
 async def connect(target, *, connect_timeout=5.0, timeout=30.0, **options):

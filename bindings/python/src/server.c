@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -95,25 +96,120 @@ static void unlink_server(struct server *self)
     self->next = self->previous = NULL;
 }
 
-static void really_close(struct server *self)
+/* ---- closing: it waits for handlers, which need the GIL and may take any time ---- */
+
+enum { LOOK_MS = 50, SHUTDOWN_MS = 2000 };
+
+struct closing {
+    plait_server *handle;
+    pthread_mutex_t lock;
+    pthread_cond_t over;
+    bool done, left; /* `left`: nobody waits any more, whoever comes last frees */
+};
+
+static void free_closing(struct closing *closing)
 {
-    struct waiting waiting;
+    pthread_mutex_destroy(&closing->lock);
+    pthread_cond_destroy(&closing->over);
+    free(closing);
+}
+
+static void *close_handle(void *argument)
+{
+    struct closing *closing = argument;
+    plait_server_close(closing->handle);
+    pthread_mutex_lock(&closing->lock);
+    closing->done = true;
+    bool left = closing->left;
+    pthread_cond_signal(&closing->over);
+    pthread_mutex_unlock(&closing->lock);
+    if (left) free_closing(closing);
+    return NULL;
+}
+
+static bool wait_for_look(struct closing *closing)
+{
+    struct timespec until;
+    PyThreadState *state = PyEval_SaveThread();
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_nsec += LOOK_MS * 1000000;
+    until.tv_sec += until.tv_nsec / 1000000000;
+    until.tv_nsec %= 1000000000;
+    pthread_mutex_lock(&closing->lock);
+    if (!closing->done) (void)pthread_cond_timedwait(&closing->over, &closing->lock, &until);
+    bool done = closing->done;
+    pthread_mutex_unlock(&closing->lock);
+    PyEval_RestoreThread(state);
+    return done;
+}
+
+/* In a thread of its own, so that a signal or LIMIT_MS (0: none) ends the wait; the closing goes on then. 0; -1: a
+ * signal's exception is set; 1: the limit. */
+static int close_aside(plait_server *handle, int limit_ms)
+{
+    pthread_t thread;
+    int r = 0;
+    struct closing *closing = calloc(1, sizeof(*closing));
+    if (closing == NULL) {
+        (void)PyErr_NoMemory();
+        return -1;
+    }
+    closing->handle = handle;
+    pthread_mutex_init(&closing->lock, NULL);
+    pthread_cond_init(&closing->over, NULL);
+    if (pthread_create(&thread, NULL, close_handle, closing) != 0) {
+        struct waiting waiting;
+        waiting_begin(&waiting);
+        (void)close_handle(closing);
+        waiting_end(&waiting);
+        free_closing(closing);
+        return 0;
+    }
+    for (int waited = 0; r == 0 && !wait_for_look(closing); waited += LOOK_MS) {
+        if (PyErr_CheckSignals() < 0) r = -1;
+        else if (limit_ms > 0 && waited >= limit_ms) r = 1;
+    }
+    if (r == 0) {
+        (void)pthread_join(thread, NULL);
+    } else {
+        pthread_detach(thread);
+        pthread_mutex_lock(&closing->lock);
+        bool done = closing->done;
+        closing->left = true;
+        pthread_mutex_unlock(&closing->lock);
+        if (!done) return r;
+    }
+    free_closing(closing);
+    return r;
+}
+
+/* LIMIT_MS -1: whatever it takes. -1 with an exception: a signal ended the wait. */
+static int really_close(struct server *self, int limit_ms)
+{
     plait_server *handle = self->handle;
+    int r = 0;
     self->handle = NULL;
-    if (handle == NULL) return;
+    if (handle == NULL) return 0;
     unlink_server(self);
-    waiting_begin(&waiting);
-    plait_server_close(handle); /* waits for handlers, which need the GIL */
-    waiting_end(&waiting);
+    if (self->started && limit_ms >= 0) {
+        r = close_aside(handle, limit_ms);
+    } else {
+        struct waiting waiting;
+        waiting_begin(&waiting);
+        plait_server_close(handle);
+        waiting_end(&waiting);
+    }
+    if (r != 0) return r < 0 ? -1 : 0; /* its handlers may still run: what they use stays, with this reference */
     if (self->started) {
         self->started = false;
         Py_DECREF((PyObject *)self);
     }
+    return 0;
 }
 
 static void leave(struct server *self)
 {
-    if (--self->users == 0 && self->closing) really_close(self);
+    if (--self->users == 0 && self->closing) (void)really_close(self, -1);
 }
 
 static PyObject *result_of(struct server *self, int r)
@@ -310,32 +406,40 @@ static PyObject *server_stop(struct server *self, PyObject *args, PyObject *name
     return Py_NewRef(Py_None);
 }
 
+static int close_within(struct server *self, int limit_ms)
+{
+    if (self->handle == NULL || self->closing) return 0;
+    if (serving == self) {
+        (void)raise_text(EDEADLK,
+                         "a handler cannot close its own server, which would wait for the handler: stop() it");
+        return -1;
+    }
+    self->closing = true;
+    if (self->users == 0) return really_close(self, limit_ms);
+    (void)plait_server_stop(self->handle, 0); /* whoever serves it in another thread closes it */
+    return 0;
+}
+
 static PyObject *server_close(struct server *self, PyObject *unused)
 {
     (void)unused;
-    if (self->handle == NULL || self->closing) return Py_NewRef(Py_None);
-    if (serving == self)
-        return raise_text(EDEADLK, "a handler cannot close its own server, which would wait for the handler: stop() it");
-    self->closing = true;
-    if (self->users > 0) (void)plait_server_stop(self->handle, 0); /* whoever serves it in another thread closes it */
-    self->users++;
-    leave(self);
-    return Py_NewRef(Py_None);
+    Py_INCREF((PyObject *)self); /* its own reference may be the last */
+    int r = close_within(self, 0);
+    Py_DECREF((PyObject *)self);
+    return r < 0 ? NULL : Py_NewRef(Py_None);
 }
 
 int server_shutdown_all(void)
 {
-    while (open_servers != NULL) {
+    int r = 0;
+    while (open_servers != NULL && r == 0) {
         struct server *server = open_servers;
         Py_INCREF((PyObject *)server);
         unlink_server(server);
-        if (!server->closing && serving != server) {
-            PyObject *none = server_close(server, NULL);
-            Py_XDECREF(none);
-        }
+        if (serving != server) r = close_within(server, SHUTDOWN_MS);
         Py_DECREF((PyObject *)server);
     }
-    return 0;
+    return r;
 }
 
 /* ---- life ---- */
@@ -402,7 +506,7 @@ static void server_dealloc(struct server *self)
     PyObject_GC_UnTrack(self);
     PyErr_Fetch(&error_type, &value, &traceback);
     self->closing = true; /* in a cycle the subclass's __del__ has closed it already */
-    really_close(self);
+    (void)really_close(self, -1);
     PyErr_Restore(error_type, value, traceback);
     (void)server_clear(self);
     while (self->handlers) {
@@ -449,7 +553,8 @@ static PyMethodDef methods[] = {
       "stop(grace=5.0) -> None\n\nAsks it to stop, and returns at once: the name is withdrawn, and what was taken is\n"
       "answered for at most GRACE seconds. May be called from handlers and signal handlers." },
     { "close", (PyCFunction)server_close, METH_NOARGS,
-      "close() -> None\n\nStops, waits for that, frees. A second time does nothing. Not from its own handlers." },
+      "close() -> None\n\nStops, waits for that, frees. A second time does nothing. Not from its own handlers.\n"
+      "KeyboardInterrupt ends the wait within 100 ms, and the closing goes on by itself." },
     { "_serve", (PyCFunction)server_serve, METH_O, NULL },
     { "_dispatch", (PyCFunction)server_dispatch, METH_NOARGS, NULL },
     { "_fd", (PyCFunction)server_fd, METH_NOARGS, NULL },

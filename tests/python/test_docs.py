@@ -5,10 +5,10 @@ import re
 import subprocess
 import sys
 
-from support import Case, PATIENCE, main, plait
+from support import Case, PATIENCE, SOURCE, plait
 
-PAGE = os.path.join(os.environ["PLAIT_SOURCE"], "docs", "python.md")
-EXAMPLES = os.path.join(os.environ["PLAIT_SOURCE"], "examples")
+PAGE = os.path.join(SOURCE, "docs", "python.md")
+EXAMPLES = os.path.join(SOURCE, "examples")
 
 
 class Docs(Case):
@@ -42,7 +42,3 @@ class Docs(Case):
         self.assertRegex(said, r"^hello \(shm, median of 100 round trips: [0-9.]+ us\)\n$")
         process.terminate()
         self.assertEqual(process.wait(PATIENCE), 0)
-
-
-if __name__ == "__main__":
-    main()

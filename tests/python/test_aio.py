@@ -5,7 +5,7 @@ import errno
 import os
 import threading
 
-from support import Case, PATIENCE, main, plait
+from support import Case, PATIENCE, plait
 import plait.aio
 
 
@@ -202,6 +202,7 @@ class Aio(Case):
         gate.set()
         client.close()
         self.assertTrue(client.closed)
+        self.assertEqual(future.exception().code, errno.ECANCELED)
 
     def test_closing_ends_what_is_under_way(self):
         async def body():
@@ -249,6 +250,164 @@ class Aio(Case):
 
         self.run_async(body())
 
+    def test_connecting_takes_no_thread(self):
+        process = self.script("import plait\ns = plait.Server('other')\ns.handle('', len)\ns.start()\n"
+                              "print('ready', flush=True)\ninput()", stdin=-1)
+        start = threading.Thread.start
 
-if __name__ == "__main__":
-    main()
+        def refuse(thread):
+            raise AssertionError("a thread was started")
+
+        async def body():
+            server = plait.aio.Server("test")
+            server.handle("", lambda request: "own")
+            async with server, await plait.aio.connect("test") as own, await plait.aio.connect("other") as other:
+                self.assertEqual((await own.call()).text, "own")
+                with self.assertRaises(plait.RemoteError):
+                    await other.call()  # len of a request
+
+        threading.Thread.start = refuse
+        self.addCleanup(setattr, threading.Thread, "start", start)
+        self.run_async(body())
+        process.communicate("\n", timeout=PATIENCE)
+
+    def test_a_name_that_comes_later_is_waited_for(self):
+        async def body():
+            waiting = asyncio.create_task(plait.aio.connect("test"))
+            await asyncio.sleep(0.02)
+            server = plait.aio.Server("test")
+            server.handle("", lambda request: "here")
+            async with server, await waiting as client:
+                self.assertEqual((await client.call()).text, "here")
+            for timeout in (0, 0.02):
+                with self.assertRaisesRegex(plait.NoSuchName, "test"):
+                    await plait.aio.connect("test", connect_timeout=timeout)
+
+        self.run_async(body())
+
+    def test_a_server_that_says_nothing_does_not_hold_the_loop_up(self):
+        import socket
+
+        async def body():
+            path = os.path.join(self.directory, "silent")
+            with socket.socket(socket.AF_UNIX) as listener:
+                listener.bind(path)
+                listener.listen()
+                loop = asyncio.get_running_loop()
+                worst, last = 0, loop.time()
+
+                async def tick():
+                    nonlocal worst, last
+                    while True:
+                        await asyncio.sleep(0.001)
+                        worst, last = max(worst, loop.time() - last), loop.time()
+
+                ticker = asyncio.create_task(tick())
+                with self.assertRaises(TimeoutError):
+                    await plait.aio.connect(f"unix://{path}", connect_timeout=1.0)
+                ticker.cancel()
+                self.assertLess(worst, 0.9)
+
+        self.run_async(body())
+
+    def test_a_call_goes_on_after_its_server_has_restarted(self):
+        async def body():
+            first = plait.aio.Server("test")
+            first.handle("", lambda request: "first")
+            first.start()
+            async with await plait.aio.connect("test") as client:
+                self.assertEqual((await client.call()).text, "first")
+                first.close()
+                call = asyncio.create_task(client.call())
+                await asyncio.sleep(0.05)
+                second = plait.aio.Server("test")
+                second.handle("", lambda request: "second")
+                async with second:
+                    self.assertEqual((await call).text, "second")
+
+        self.run_async(body())
+
+    def test_a_client_that_is_forgotten_is_closed_and_complained_of(self):
+        import gc
+        import warnings
+
+        async def body():
+            server = plait.aio.Server("test")
+            server.handle("", lambda request: None)
+            async with server:
+                client = await plait.aio.connect("test")
+                descriptors = len(os.listdir("/proc/self/fd"))
+                with warnings.catch_warnings(record=True) as seen:
+                    warnings.simplefilter("always")
+                    del client
+                    gc.collect()
+                self.assertEqual([warning.category for warning in seen], [ResourceWarning])
+                self.assertLess(len(os.listdir("/proc/self/fd")), descriptors)
+
+        self.run_async(body())
+
+    def test_closed_objects_and_wrong_arguments(self):
+        async def body():
+            server = plait.aio.Server("test")
+            server.handle("", lambda request: None)
+            with self.assertRaises(TypeError):
+                server.handle("x", 3)
+            server.start()
+            with self.assertRaises(plait.Error):
+                server.start()
+            client = await plait.aio.connect("test")
+            for arguments, named in (((1,), {}), (("", 3), {}), (("", b"x"), {"json": 1}), ((), {"timeout": "1"}),
+                                     ((), {"unknown": 1})):
+                with self.assertRaises(TypeError, msg=(arguments, named)):
+                    await client.call(*arguments, **named)
+            for wrong in (None, 3):
+                with self.assertRaises(TypeError):
+                    await plait.aio.connect(wrong)
+            await client.call()
+            client.close()
+            client.close()
+            for use in (client.call, client.send):
+                with self.assertRaisesRegex(plait.Error, "closed"):
+                    await use()
+            self.assertRaises(plait.Error, client.methods)
+            server.close()
+            server.close()
+            self.assertRaises(plait.Error, server.start)
+
+        self.run_async(body())
+
+    def test_after_fork_a_client_refuses(self):
+        async def body():
+            server = plait.aio.Server("test")
+            server.handle("", lambda request: "parent")
+            async with server, await plait.aio.connect("test") as client:
+                await client.call()
+                child = os.fork()
+                if child == 0:
+                    code = 1
+                    try:
+                        client._core.call()
+                    except plait.Error as error:
+                        code = 0 if error.code == errno.ECHILD else 2
+                    os._exit(code)
+                self.assertEqual(os.waitpid(child, 0)[1], 0)
+                self.assertEqual((await client.call()).text, "parent")
+
+        self.run_async(body())
+
+    def test_a_thousand_messages_that_do_not_fit_at_once(self):
+        async def body():
+            server = plait.aio.Server("test")
+            total = 0
+
+            @server.method()
+            async def add(request):
+                nonlocal total
+                total += len(request.body)
+                return request.body
+
+            async with server, await plait.aio.connect("test") as client:
+                replies = await asyncio.gather(*(client.call("", b"x" * 8000) for _ in range(1000)))
+                self.assertEqual((total, sum(map(len, replies))), (8_000_000, 8_000_000))
+
+        self.run_async(body())

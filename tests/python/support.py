@@ -8,11 +8,12 @@ import sys
 import tempfile
 import threading
 import time
+import unittest
 
-sys.path.insert(0, os.path.join(os.environ["PLAIT_SOURCE"], "tests", "cli"))
-from plaittest import PATIENCE, main, until, unittest  # noqa: E402, F401
+import plait
 
-import plait  # noqa: E402
+PATIENCE = 60  # seconds for anything; the machine may be busy
+SOURCE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
 class Case(unittest.TestCase):
@@ -41,9 +42,9 @@ class Case(unittest.TestCase):
         self.addCleanup(client.close)
         return client
 
-    def script(self, text, **options):
+    def script(self, text, python=sys.executable, **options):
         """Another interpreter that runs TEXT and has said "ready"."""
-        process = subprocess.Popen([sys.executable, "-c", text], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        process = subprocess.Popen([python, "-c", text], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                    text=True, **options)
 
         def end():
