@@ -26,6 +26,8 @@ def pytest_collectreport(report):
 
 
 def pytest_keyboard_interrupt(excinfo):
+    if excinfo.type is not KeyboardInterrupt:  # collecting failed, which was told
+        return
     counts["failed"] += 1
     print(f"\nFAIL interrupted: {excinfo.getrepr()}", flush=True)
 

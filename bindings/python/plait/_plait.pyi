@@ -13,12 +13,14 @@ _Answer = Union[bytes, bytearray, memoryview, array[Any], str, dict[str, Any], l
 
 version: str
 
+@final
 class Peer(NamedTuple):
     pid: int | None
     uid: int | None
     transport: str
     address: str
 
+@final
 class Reply:
     @property
     def text(self) -> str: ...
@@ -29,6 +31,7 @@ class Reply:
     def __len__(self) -> int: ...
     def __buffer__(self, flags: int, /) -> memoryview: ...
 
+@final
 class Request:
     @property
     def body(self) -> bytes: ...
@@ -51,6 +54,7 @@ class Request:
     def _reply(self, value: _Body, /) -> None: ...
     def _fail(self, status: int, text: str, /) -> None: ...
 
+@final
 class Client:
     def __new__(
         cls,
