@@ -188,7 +188,8 @@ static int send_out(struct plait_client *client, const struct pl_outgoing *out, 
         }
         if (r < 0) return r;
         if (r == PL_TRANSPORT_FULL) {
-            r = pl_client_wait(client, NULL, deadline);
+            r = pl_client_ask(client); /* before it waits: who has other things to do may come back */
+            if (r == 0) r = pl_client_wait(client, NULL, deadline);
             if (r < 0)
                 return r == -ETIMEDOUT ? pl_error(r, "%s takes no more: the call never left", client->target_text) : r;
         } else {
@@ -413,7 +414,7 @@ enum { AGAIN_MS = 10 };
 static bool may_come(int error)
 {
     return error == -ETIMEDOUT || error == -ENOENT || error == -ECONNREFUSED || error == -ECONNRESET ||
-           error == -EPIPE || error == -EBUSY || error == -EAGAIN;
+           error == -EPIPE || error == -EBUSY || error == -EAGAIN || error == -EINTR;
 }
 
 /* One call's next try. It counts as done meanwhile: the lock may be dropped, and nobody else shall end it. */

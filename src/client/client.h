@@ -16,6 +16,7 @@
 
 #include "base/clock.h"
 #include "base/fork.h"
+#include "base/interrupt.h"
 #include "base/list.h"
 #include "base/spin.h"
 #include "connection/connection.h"
@@ -112,6 +113,7 @@ struct plait_client {
     int64_t connect_ms, call_ms;
     uint64_t max_message;
     int transport;
+    struct pl_interrupt interrupt;
 
     struct pl_loop loop;
     struct pl_wake wake; /* makes a sleeping leader look around; see pl_client_kick */
@@ -197,6 +199,8 @@ void pl_client_expire(struct plait_client *client); /* asynchronous calls whose 
 /* ---- wait.c ---- */
 /* Waits until CALL is done (NULL: until something moved) or DEADLINE: 0, -ETIMEDOUT, -errno. Lock held. */
 int pl_client_wait(struct plait_client *client, struct pl_call *call, struct pl_deadline *deadline);
+/* Whether to go on waiting: 0, -EINTR. Asked without the lock, by nobody's leader: the answer may use this client. */
+int pl_client_ask(struct plait_client *client);
 void pl_client_rest(struct plait_client *client); /* announces sleep on every link, for plait_client_fd() */
 void pl_waiter_wake(struct pl_waiter *waiter);
 void pl_client_wake_waiters(struct plait_client *client); /* something moved: room, a connection */

@@ -384,3 +384,127 @@ TEST(a_server_hears_of_a_call_whose_time_is_over)
         plait_client_close(client);
     }
 }
+
+/* ---- connecting ---- */
+
+TEST(who_waits_for_no_name_still_connects_to_who_is_there)
+{
+    plait_client_options options = PLAIT_CLIENT_OPTIONS_INIT;
+    plait_client *client = NULL;
+    options.connect_timeout = PLAIT_NOW;
+    CHECK_INT(plait_client_open(&client, "absent", &options), -ENOENT);
+    for (int i = 0; i < 20; i++) {
+        struct stage stage;
+        char options_of_stage[24];
+        snprintf(options_of_stage, sizeof(options_of_stage), "%d", i);
+        open_stage(&stage, options_of_stage, true, echo_one, NULL);
+        CHECK_INT(plait_client_open(&client, stage.url, &options), 0);
+        plait_client_close(client);
+        close_stage(&stage);
+    }
+}
+
+/* ---- the option `interrupted` ---- */
+
+struct asked {
+    _Atomic int count;
+    _Atomic int stop_at;
+    plait_client *uses;
+};
+
+static int stop_at(void *context)
+{
+    struct asked *asked = context;
+    int count = ++asked->count;
+    if (asked->uses) CHECK_INT(call_text(asked->uses, "from within", 0), 0);
+    return count >= asked->stop_at;
+}
+
+static plait_client *open_interruptible(const char *target, struct asked *asked, int expected)
+{
+    plait_client *client = NULL;
+    plait_client_options options = PLAIT_CLIENT_OPTIONS_INIT;
+    options.connect_timeout = PLAIT_FOREVER;
+    options.timeout = PLAIT_FOREVER;
+    options.interrupted = stop_at;
+    options.interrupted_context = asked;
+    CHECK_INT(plait_client_open(&client, target, &options), expected);
+    return client;
+}
+
+TEST(an_interrupted_call_ends_and_its_client_goes_on)
+{
+    for (int shm = 0; shm < 2; shm++) {
+        struct asked asked = { .stop_at = 1000000 };
+        struct stage stage;
+        open_stage(&stage, "", shm, echo_one, NULL);
+        plait_client *client = open_interruptible(stage.url, &asked, 0);
+        for (int i = 0; i < 3; i++) {
+            asked.stop_at = asked.count + 2;
+            CHECK_INT(call_text(client, "stuck", 0), -EINTR);
+            CHECK_CONTAINS(plait_error_text(), "interrupted");
+            asked.stop_at = 1000000;
+            CHECK_INT(call_text(client, "after", 0), 0);
+        }
+        plait_client_close(client);
+        close_stage(&stage);
+    }
+}
+
+TEST(what_is_asked_may_use_the_client_that_waits)
+{
+    struct asked asked = { .stop_at = 1000000 };
+    struct stage stage;
+    open_stage(&stage, "", true, echo_one, NULL);
+    plait_client *client = open_interruptible(stage.url, &asked, 0);
+    asked = (struct asked){ .stop_at = 3, .uses = client };
+    CHECK_INT(call_text(client, "stuck", 0), -EINTR);
+    CHECK_INT(asked.count, 3);
+    asked.uses = NULL;
+    plait_client_close(client);
+    close_stage(&stage);
+}
+
+TEST(a_follower_is_asked_as_the_leader_is)
+{
+    struct asked asked = { .stop_at = 1000000 };
+    struct stage stage;
+    open_stage(&stage, "", true, echo_one, NULL);
+    plait_client *client = open_interruptible(stage.url, &asked, 0);
+    struct caller callers[2];
+    for (int i = 0; i < 2; i++) {
+        callers[i] = (struct caller){ .client = client, .text = "stuck" };
+        CHECK_INT(pthread_create(&callers[i].thread, NULL, call_once_in_thread, &callers[i]), 0);
+    }
+    asked.stop_at = 4;
+    for (int i = 0; i < 2; i++) {
+        CHECK_INT(pthread_join(callers[i].thread, NULL), 0);
+        CHECK_INT(callers[i].result, -EINTR);
+    }
+    plait_client_close(client);
+    close_stage(&stage);
+}
+
+TEST(waiting_for_an_absent_name_can_be_interrupted)
+{
+    struct asked asked = { .stop_at = 3 };
+    CHECK(open_interruptible("absent", &asked, -EINTR) == NULL);
+    CHECK_INT(asked.count, 3);
+}
+
+static void accept_and_say_nothing(struct stage *stage)
+{
+    char byte;
+    int fd = accept_socket(stage);
+    while (read(fd, &byte, 1) != 0) (void)wait_for(fd, POLLIN);
+    close(fd);
+}
+
+TEST(waiting_for_a_hello_can_be_interrupted)
+{
+    struct asked asked = { .stop_at = 3 };
+    struct stage stage;
+    open_stage(&stage, "", true, accept_and_say_nothing, NULL);
+    CHECK(open_interruptible(stage.url, &asked, -EINTR) == NULL);
+    close_stage(&stage);
+}
