@@ -71,7 +71,7 @@ struct pl_session *pl_session_new(struct plait_server *server, struct pl_transpo
     struct pl_status_peer shown = { .pid = pid,
                                     .uid = uid,
                                     .transport = transport->ops->name,
-                                    .framing = pl_framing_name(listener->url.framing),
+                                    .framing = session->datagrams ? "datagram" : pl_framing_name(listener->url.framing),
                                     .name = address };
     session->status = pl_status_connection_add(server->status, &shown);
     session->counters = transport->counters = pl_status_connection_counters(session->status);
