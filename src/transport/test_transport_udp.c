@@ -1,3 +1,4 @@
+#include "base/clock.h"
 #include "transport/socket.h"
 #include "transport/test_pair.h"
 
@@ -231,6 +232,8 @@ TEST(a_leftover_answer_is_thrown_away_before_the_next_call)
     pl_message_release(pair.server, &message);
     next(pair.client, &message, "answer to one");
     pl_message_release(pair.client, &message);
+    uint64_t since = pl_clock_ns();
+    while (pl_clock_ns() - since < 1000000) continue; /* a call that goes out at once saves the look */
     check_round_trip(&pair, "two");
     close_pair(&pair);
 }

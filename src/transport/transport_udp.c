@@ -5,10 +5,12 @@
  * listens on all addresses answers from the one that was called: else a connected client wouldn't take it.
  *
  * A client's socket is connected: the kernel drops what others send, and tells when nobody listens there. It has
- * one call in flight; what lies in its queue when the next one goes out answers nothing, and is thrown away.
+ * one call in flight; what lies in its queue when the next one goes out answers nothing, and is thrown away. (When
+ * the next goes out at once, nothing can have come yet, and the look is saved.)
  *
  * Nothing is resent. What the kernel says that it lost is counted where a status page shows it.
  */
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/fd.h"
 #include "transport/transport.h"
@@ -21,7 +23,8 @@
 #include <sys/uio.h>
 
 enum {
-    BATCH = 8,        /* datagrams that one system call brings */
+    BATCH = 8, /* datagrams that one system call brings */
+    AT_ONCE_NS = 50000,
     STALE_MAX = 1024, /* leftovers that are thrown away before a call */
     ROOM = 65536,     /* more than a datagram can have */
     TEXT_MAX = 1024   /* of a failure */
@@ -38,10 +41,11 @@ struct udp_transport {
     struct pl_transport base;
     _Atomic uint64_t moved;
     bool server, readable;
-    int error;                  /* that the socket told and receive has not */
-    uint32_t overflows;         /* what the kernel has dropped so far, as it counts */
-    unsigned count, next, most; /* datagrams here; the first that nobody has had; places */
-    uint8_t *memory;            /* ROOM bytes for each place; pages are touched as datagrams need them */
+    int error;            /* that the socket told and receive has not */
+    uint64_t heard;       /* a client: ticks at its last answer */
+    uint32_t overflows;   /* what the kernel has dropped so far, as it counts */
+    unsigned count, next; /* datagrams here; the first that nobody has had */
+    uint8_t *memory;      /* ROOM bytes for each place; pages are touched as datagrams need them */
     struct datagram places[BATCH];
 };
 
@@ -83,37 +87,58 @@ static void read_control(struct udp_transport *t, struct msghdr *header, struct 
     }
 }
 
-/* Fills the places. Count, 0: nothing is there, -errno (a client's connected socket heard it). */
-static int fill(struct udp_transport *t)
+/* A client waits for one answer; its connected socket tells when nobody is there to give it. */
+static int fill_one(struct udp_transport *t)
+{
+    struct datagram *place = &t->places[0];
+    ssize_t n;
+    do n = recv(t->base.socket, t->memory, ROOM, MSG_DONTWAIT);
+    while (n < 0 && errno == EINTR);
+    t->count = t->next = 0;
+    t->readable = false;
+    if (n < 0) return errno == EAGAIN ? 0 : (t->error = -errno);
+    place->iov.iov_base = t->memory;
+    place->size = (size_t)n;
+    count_moved(t, place->size);
+    t->heard = pl_ticks();
+    return (int)(t->count = 1);
+}
+
+/* Fills a server's places, or as many as there are datagrams. */
+static int fill_many(struct udp_transport *t)
 {
     struct mmsghdr headers[BATCH];
     int n;
-    for (unsigned i = 0; i < t->most; i++) {
+    for (unsigned i = 0; i < BATCH; i++) {
         struct datagram *place = &t->places[i];
         place->iov = (struct iovec){ t->memory + (size_t)i * ROOM, ROOM };
-        headers[i].msg_hdr = (struct msghdr){ .msg_iov = &place->iov, .msg_iovlen = 1 };
-        if (!t->server) continue;
-        headers[i].msg_hdr.msg_name = &place->origin.from.storage;
-        headers[i].msg_hdr.msg_namelen = sizeof(place->origin.from.storage);
-        headers[i].msg_hdr.msg_control = place->control;
-        headers[i].msg_hdr.msg_controllen = sizeof(place->control);
+        headers[i].msg_hdr = (struct msghdr){ .msg_name = &place->origin.from.storage,
+                                              .msg_namelen = sizeof(place->origin.from.storage),
+                                              .msg_iov = &place->iov,
+                                              .msg_iovlen = 1,
+                                              .msg_control = place->control,
+                                              .msg_controllen = sizeof(place->control) };
     }
-    do n = recvmmsg(t->base.socket, headers, t->most, MSG_DONTWAIT, NULL);
+    do n = recvmmsg(t->base.socket, headers, BATCH, MSG_DONTWAIT, NULL);
     while (n < 0 && errno == EINTR);
     t->count = t->next = 0;
-    t->readable = n == (int)t->most;
-    /* A server's socket has no peer whose failure it could tell: what fails is a moment's, and epoll says again. */
-    if (n < 0) return errno == EAGAIN || t->server ? 0 : (t->error = -errno);
+    t->readable = n == BATCH;
+    if (n < 0) return 0; /* it has no peer whose failure this could be: a moment's, and epoll says again */
     for (int i = 0; i < n; i++) {
         struct datagram *place = &t->places[i];
         place->size = headers[i].msg_len;
         place->origin.from.size = headers[i].msg_hdr.msg_namelen;
         place->origin.peer.transport = NULL;
-        if (t->server) read_control(t, &headers[i].msg_hdr, &place->origin);
+        read_control(t, &headers[i].msg_hdr, &place->origin);
         count_moved(t, place->size);
     }
-    t->count = (unsigned)n;
-    return n;
+    return (int)(t->count = (unsigned)n);
+}
+
+/* How many came; 0: nothing is there; -errno. */
+static int fill(struct udp_transport *t)
+{
+    return t->server ? fill_many(t) : fill_one(t);
 }
 
 static int udp_receive(struct pl_transport *transport, struct pl_message *ret_message)
@@ -205,8 +230,9 @@ static int client_send(struct udp_transport *t, const struct pl_frame *frame, co
 {
     char byte;
     ssize_t n;
-    /* An answer that came twice, or an error that an earlier one left behind. */
-    for (int i = 0; i < STALE_MAX; i++)
+    bool at_once = pl_ticks() - t->heard < pl_ticks_of_ns(AT_ONCE_NS);
+    /* An answer that came twice, or an error that an earlier call left behind. */
+    for (int i = 0; i < STALE_MAX && !at_once; i++)
         if (recv(t->base.socket, &byte, sizeof(byte), MSG_DONTWAIT) < 0 && errno == EAGAIN) break;
     do n = send(t->base.socket, body ? body : "", frame->size, MSG_NOSIGNAL | MSG_DONTWAIT);
     while (n < 0 && errno == EINTR);
@@ -306,8 +332,7 @@ static void want_control(int socket)
 int pl_transport_udp_new(struct pl_transport **ret_transport, int socket, bool server)
 {
     struct udp_transport *t = calloc(1, sizeof(*t));
-    unsigned most = server ? BATCH : 1;
-    uint8_t *memory = malloc((size_t)most * ROOM);
+    uint8_t *memory = malloc(server ? (size_t)BATCH * ROOM : ROOM);
     if (t == NULL || memory == NULL) {
         free(t);
         free(memory);
@@ -323,7 +348,6 @@ int pl_transport_udp_new(struct pl_transport **ret_transport, int socket, bool s
     t->server = server;
     t->readable = true;
     t->memory = memory;
-    t->most = most;
     if (server) want_control(socket);
     *ret_transport = &t->base;
     return 0;
