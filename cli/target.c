@@ -60,7 +60,8 @@ int target_parse(struct target *ret_target, const char *verb, const char *text)
     memcpy(target.address, text, used);
     while (*option) {
         size_t size = strcspn(++option, "&");
-        /* The URL that a raw, lines, length or udp listener prints can be called as it is: its method is the listener's. */
+        /* The URL that a raw, lines, length or udp listener prints can be called as it is: its method is the
+         * listener's. */
         if (strncmp(option, "method=", 7) == 0 && size > 7 && carries_method(text, text + head)) {
             if (set_method(&target, verb, option + 7, size - 7) < 0) return -1;
         } else {
