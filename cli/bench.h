@@ -45,7 +45,7 @@ struct bench_ops {
 struct bench_subject {
     const char *name;
     const struct bench_ops *ops;
-    const char *transport; /* plait: shm, unix, tcp, raw-tcp */
+    const char *transport; /* plait: shm, unix, tcp, raw-tcp, udp */
     int64_t spin_us;       /* plait: see PLAIT_SPIN_ */
     double low, high;      /* what a raw primitive usually reaches, in the row's unit; 0: not known */
 };
@@ -161,6 +161,7 @@ extern const struct bench_ops bench_raw_eventfd_poll; /* the same, poll before e
 extern const struct bench_ops bench_raw_ring;         /* one-way and two-way rings, index each message */
 extern const struct bench_ops bench_raw_unix;         /* Unix stream, length first */
 extern const struct bench_ops bench_raw_tcp;          /* TCP on loopback, the same */
+extern const struct bench_ops bench_raw_udp;          /* UDP on loopback, sendto and recvfrom */
 extern const struct bench_ops bench_plait;
 extern const struct bench_ops bench_plait_raw_server; /* plait's raw framing called by a plain socket */
 

@@ -6,6 +6,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <plait/plait.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -63,15 +64,21 @@ static void tell_count(plait_request *request, void *context)
     plait_request_reply(request, &sink->count, sizeof(sink->count));
 }
 
-static int listen_tcp(struct bench_link *link, plait_server *server)
+static int over_network(const struct bench_link *link)
+{
+    return is(link, "tcp") || is(link, "raw-tcp") || is(link, "udp");
+}
+
+static int listen_inet(struct bench_link *link, plait_server *server)
 {
     char url[160];
     size_t size = link->load->size;
-    int n =
-        snprintf(url, sizeof(url), "tcp://127.0.0.1:0?framing=%s", is(link, "raw-tcp") ? "raw&method=echo" : "plait");
+    bool udp = is(link, "udp");
+    int n = snprintf(url, sizeof(url), "%s://127.0.0.1:0?%s", udp ? "udp" : "tcp",
+                     is(link, "tcp") ? "framing=plait" : "framing=raw&method=echo");
     int r;
 
-    if (size > NETWORK_MESSAGE_MAX) snprintf(url + n, sizeof(url) - (size_t)n, "&max_message=%zu", size);
+    if (size > NETWORK_MESSAGE_MAX && !udp) snprintf(url + n, sizeof(url) - (size_t)n, "&max_message=%zu", size);
     r = plait_server_listen(server, url);
     if (r < 0) return r;
     snprintf(link->shared->url, sizeof(link->shared->url), "%s", plait_server_url(server, 0));
@@ -90,7 +97,7 @@ static int serve(struct bench_link *link)
     if (r == 0) r = plait_server_handle(server, "echo", echo, NULL);
     if (r == 0) r = plait_server_handle(server, "take", take, &sink);
     if (r == 0) r = plait_server_handle(server, "count", tell_count, &sink);
-    if (r == 0 && (is(link, "tcp") || is(link, "raw-tcp"))) r = listen_tcp(link, server);
+    if (r == 0 && over_network(link)) r = listen_inet(link, server);
     if (r == 0) r = bench_ready(link);
     if (r == 0) r = plait_server_run(server);
     if (r < 0) fail(link, r, "server");
@@ -115,13 +122,13 @@ static void make_target(const struct bench_link *link, char *target, size_t room
 {
     int n;
 
-    if (!is(link, "tcp") && !is(link, "raw-tcp")) {
+    if (!over_network(link)) {
         snprintf(target, room, "%s", link->name);
         return;
     }
     n = snprintf(target, room, "%.*s?framing=%s", (int)strcspn(link->shared->url, "?"), link->shared->url,
-                 is(link, "raw-tcp") ? "raw" : "plait");
-    if (link->load->size > NETWORK_MESSAGE_MAX)
+                 is(link, "tcp") ? "plait" : "raw");
+    if (link->load->size > NETWORK_MESSAGE_MAX && !is(link, "udp"))
         snprintf(target + n, room - (size_t)n, "&max_message=%zu", link->load->size);
 }
 
@@ -137,7 +144,7 @@ static int open_client(struct bench_link *link)
     options.timeout = PAIR_TIMEOUT_MS;
     if (is(link, "shm")) options.transport = PLAIT_TRANSPORT_SHM;
     if (is(link, "unix")) options.transport = PLAIT_TRANSPORT_UNIX;
-    state->method = is(link, "raw-tcp") ? "" : "echo";
+    state->method = is(link, "raw-tcp") || is(link, "udp") ? "" : "echo";
     state->options = (plait_call_options)PLAIT_CALL_OPTIONS_INIT;
     state->options.flags = PLAIT_CALL_ORDERED;
     make_target(link, target, sizeof(target));

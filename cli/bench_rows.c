@@ -79,6 +79,9 @@ static const struct bench_subject blocking = {
     .name = "plait blocking", .ops = &bench_plait, .transport = "shm", .spin_us = PLAIT_SPIN_NEVER
 };
 static const struct bench_subject plait_tcp = { .name = "plait over TCP", .ops = &bench_plait, .transport = "tcp" };
+static const struct bench_subject udp = { .name = "UDP", .ops = &bench_raw_udp, .low = 16, .high = 36 };
+static const struct bench_subject udp_placed = { .name = "UDP", .ops = &bench_raw_udp };
+static const struct bench_subject plait_udp = { .name = "plait over UDP", .ops = &bench_plait, .transport = "udp" };
 static const struct bench_subject plait_raw = { .name = "plait raw", .ops = &bench_plait, .transport = "raw-tcp" };
 static const struct bench_subject plait_raw_server = { .name = "socket to plait",
                                                        .ops = &bench_plait_raw_server,
@@ -245,6 +248,25 @@ static const struct row rows[] = {
       .plait = &plait_raw,
       .raw = { &tcp, &plait_raw_server },
       .shown = 1,
+      .load = CALLS(64, BENCH_UNPINNED),
+      .figure = p50,
+      .factor = 1.15,
+      .rounds_times = 3 },
+    { .id = "udp-two",
+      .what = "64 B call, UDP, two CPUs",
+      .unit = "us",
+      .goal = "<= 1.15 x raw",
+      .plait = &plait_udp,
+      .raw = { &udp_placed },
+      .load = CALLS(64, BENCH_TWO_CPUS),
+      .figure = p50,
+      .factor = 1.15 },
+    { .id = "udp-free",
+      .what = "64 B call, UDP, unpinned",
+      .unit = "us",
+      .goal = "<= 1.15 x raw",
+      .plait = &plait_udp,
+      .raw = { &udp },
       .load = CALLS(64, BENCH_UNPINNED),
       .figure = p50,
       .factor = 1.15,

@@ -27,7 +27,7 @@ static const char *remark(const char *url)
 {
     const char *host = strstr(url, "://");
 
-    if (strncmp(url, "tcp:", 4) != 0 || !host) return "";
+    if ((strncmp(url, "tcp:", 4) != 0 && strncmp(url, "udp:", 4) != 0) || !host) return "";
     host += 3;
     if (strncmp(host, "127.", 4) == 0 || strncmp(host, "[::1]", 5) == 0 || strncmp(host, "localhost", 9) == 0)
         return " (admits every local user)";

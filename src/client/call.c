@@ -115,6 +115,9 @@ static int transmit(struct pl_link *link, const struct pl_outgoing *out, struct 
         .call = call ? id_of(call) : 0,
         .trace = out->trace,
     };
+    if (out->size > PLAIT_DATAGRAM_MAX && transport->datagrams)
+        return pl_error(-EMSGSIZE, "a message of %zu bytes; a datagram holds at most PLAIT_DATAGRAM_MAX, %u", out->size,
+                        PLAIT_DATAGRAM_MAX);
     if (out->size > link->peer.max_message)
         return pl_error(-EMSGSIZE, "a message of %zu bytes; %s takes max_message=%llu", out->size,
                         link->client->target_text, (unsigned long long)link->peer.max_message);
@@ -157,7 +160,7 @@ static int transmit(struct pl_link *link, const struct pl_outgoing *out, struct 
         }
     }
     if (__builtin_expect(r >= 0, 1)) return 0;
-    if (r == -EINVAL || r == -EMSGSIZE || r == -ENOMEM) return r; /* the message's fault */
+    if (r == -EINVAL || r == -EMSGSIZE || r == -ENOMEM || transport->datagrams) return r; /* the message's fault */
     pl_link_refused(link);
     return PL_RESEND;
 }
@@ -173,8 +176,8 @@ static int send_out(struct plait_client *client, const struct pl_outgoing *out, 
         if (r == 0 && out->waits) r = pl_link_check_deadlock(link);
         if (r < 0) return r;
         if (link->idless && out->one_way)
-            return pl_error(-EOPNOTSUPP, "framing=%s has no one-way messages: every request is answered",
-                            pl_framing_name(client->target->framing));
+            return pl_error(-EOPNOTSUPP, "%s has no one-way messages: every request is answered",
+                            pl_url_messages(client->target));
         r = pl_link_full(link) ? PL_TRANSPORT_FULL : transmit(link, out, call, borrow);
         if (r == 0) {
             if (call) {

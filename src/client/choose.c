@@ -49,8 +49,8 @@ static int no_method(struct pl_link *link, const char *method)
     known[0] = 0;
     if (link->idless)
         return pl_error(-EOPNOTSUPP,
-                        "framing=%s carries no method name: leave '%s' out (the listener's URL says which it calls)",
-                        pl_framing_name(link->client->target->framing), method);
+                        "%s carries no method name: leave '%s' out (the listener's URL says which it calls)",
+                        pl_url_messages(link->client->target), method);
     for (uint32_t i = 0; i < link->peer.method_count && used + PLAIT_NAME_MAX + 3 < sizeof(known); i++)
         used += (size_t)snprintf(known + used, sizeof(known) - used, "%s%s", i ? ", " : "",
                                  link->peer.methods[i][0] ? link->peer.methods[i] : "\"\"");
@@ -146,9 +146,13 @@ static int connect_url(struct plait_client *client, uint64_t deadline_ns, struct
     int socket;
     int r = pl_socket_connect(client->target, deadline_ns, &socket, &address);
     if (r < 0) return r;
-    found->local = client->target->scheme == PL_SCHEME_UNIX;
     found->accepted =
         (struct pl_accepted){ .max_message = PLAIT_MESSAGE_MAX, .concurrency = 1, .outstanding = UINT32_MAX };
+    if (client->target->scheme == PL_SCHEME_UDP) {
+        found->accepted.max_message = PLAIT_DATAGRAM_MAX;
+        return pl_transport_udp_new(&found->transport, socket, false);
+    }
+    found->local = client->target->scheme == PL_SCHEME_UNIX;
     if (client->target->framing == PL_FRAMING_PLAIT) {
         struct pl_offer offer = { .name = client->target->name,
                                   .max_reply = client->max_message,

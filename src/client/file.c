@@ -219,6 +219,8 @@ __attribute__((cold)) static const char *who_died(const struct pl_link *link, ch
     if (error == -ETIMEDOUT || error == -ECANCELED) {
         snprintf(text, size, "%s: the connection was given up with a call that %s", client->target_text,
                  error == -ETIMEDOUT ? "was not answered in time" : "was cancelled");
+    } else if (link->connection.transport->datagrams) {
+        snprintf(text, size, "%s: %s", client->target_text, pl_error_text());
     } else if (error != -ECONNRESET) {
         snprintf(text, size, "%s: the connection ended: %s", client->target_text, pl_error_text());
     } else if (link->peer.pid > 0 && link->connection.transport->bell >= 0) {
@@ -251,7 +253,9 @@ __attribute__((cold)) void pl_link_down(struct pl_link *link, int error)
     while (!pl_list_empty(&link->calls)) {
         struct pl_call *call = pl_container_of(link->calls.next, struct pl_call, link);
         bool never_ran = call->sequence > taken || !call->sent;
-        if (never_ran || call->idempotent) {
+        if (error == -ECONNREFUSED) {
+            end_any(client, call, error, NULL, why); /* a datagram met nobody: trying again at once would not help */
+        } else if (never_ran || call->idempotent) {
             end_any(client, call, PL_RESEND, NULL, NULL);
         } else {
             snprintf(text, sizeof(text), "%s; the call may have run", why);

@@ -1,4 +1,4 @@
-/* listener: accepting and greeting, on reactor 0. */
+/* listener: accepting and greeting, on reactor 0; a socket for datagrams becomes a session at once. */
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/fd.h"
@@ -154,6 +154,23 @@ static void begin_idless(struct pl_listener *listener, int socket, pid_t pid, ui
     pl_session_unref(session);
 }
 
+/* The socket is the session's from now on: all who send to it are one, until the server drains. */
+static int begin_datagrams(struct pl_listener *listener)
+{
+    struct pl_transport *transport;
+    int socket = listener->source.fd;
+    if (socket < 0) return 0; /* an earlier start got so far */
+    listener->source.fd = -1;
+    int r = pl_transport_udp_new(&transport, socket, true);
+    if (r < 0) return r;
+    transport->max_message = listener->max_message;
+    struct pl_session *session = pl_session_new(listener->server, transport, listener, 0, (uid_t)-1, "(datagrams)");
+    if (session == NULL) return pl_error(-ENOMEM, "no memory for a datagram socket");
+    pl_reactor_knock(session->reactor, session);
+    pl_session_unref(session);
+    return 0;
+}
+
 static void begin(struct pl_listener *listener, int socket, const struct pl_address *peer)
 {
     struct plait_server *server = listener->server;
@@ -215,7 +232,8 @@ void pl_listener_free_descriptor(struct plait_server *server)
     server->accept_paused = false;
     pl_timer_clear(loop_of(server), &server->accept_timer);
     for (unsigned i = 0; i < server->listener_count; i++)
-        (void)pl_loop_add(loop_of(server), &server->listeners[i]->source, EPOLLIN);
+        if (server->listeners[i]->source.fd >= 0)
+            (void)pl_loop_add(loop_of(server), &server->listeners[i]->source, EPOLLIN);
 }
 
 static void on_accept_again(struct pl_timer *timer)
@@ -229,7 +247,8 @@ int pl_listener_start(struct plait_server *server)
     for (unsigned i = 0; i < server->listener_count; i++) {
         struct pl_listener *listener = server->listeners[i];
         listener->source.ready = on_connection;
-        int r = pl_loop_add(loop_of(server), &listener->source, EPOLLIN);
+        int r = listener->url.scheme == PL_SCHEME_UDP ? begin_datagrams(listener)
+                                                      : pl_loop_add(loop_of(server), &listener->source, EPOLLIN);
         if (r < 0) return r;
     }
     return 0;

@@ -108,9 +108,12 @@ static int send_answer(struct plait_request *request, uint32_t status, plait_enc
     char text[128];
     int r = 0;
     if (size > session->reply_limit) {
-        r = pl_error(-EMSGSIZE, "an answer of %zu bytes; the caller's limit is max_message=%llu", size,
+        r = pl_error(-EMSGSIZE, "an answer of %zu bytes; the caller's limit is %s=%llu", size,
+                     session->datagrams ? "PLAIT_DATAGRAM_MAX" : "max_message",
                      (unsigned long long)session->reply_limit);
-        size = (size_t)snprintf(text, sizeof(text), "the answer has %zu bytes; this client's max_message is %llu", size,
+        size = (size_t)snprintf(text, sizeof(text), "the answer has %zu bytes; %s is %llu", size,
+                                session->datagrams ? "a datagram's limit, PLAIT_DATAGRAM_MAX,"
+                                                   : "this client's max_message",
                                 (unsigned long long)session->reply_limit);
         data = text;
         status = PL_STATUS_TOO_LARGE;
@@ -246,10 +249,11 @@ int plait_request_fail(plait_request *request, uint32_t status, const char *form
 
 /* ---- the handler ---- */
 
-__attribute__((cold)) void pl_request_refuse(struct pl_session *session, const struct pl_frame *frame, uint32_t status)
+__attribute__((cold)) void pl_request_refuse(struct pl_session *session, const struct pl_frame *frame, uint32_t status,
+                                             const char *text)
 {
     struct plait_request request = { .session = session, .server = session->server, .message = { .frame = *frame } };
-    const char *text = pl_status_text(status);
+    if (text == NULL) text = pl_status_text(status);
     if (frame->kind != PL_FRAME_CALL) return;
     bool locked = lock_send(session);
     (void)send_answer(&request, status, PLAIT_UTF8, text, strlen(text));
@@ -298,7 +302,7 @@ void pl_request_run(struct pl_session *session, struct pl_message *message)
     pl_count(&session->counters->requests, 1);
     pl_count(&session->counters->bytes_in, request.message.size);
     if (__builtin_expect(method == NULL, 0)) {
-        pl_request_refuse(session, &message->frame, PL_STATUS_NO_METHOD);
+        pl_request_refuse(session, &message->frame, PL_STATUS_NO_METHOD, NULL);
     } else {
         struct pl_context before = pl_context;
         pl_context = (struct pl_context){ .trace = message->frame.trace,
@@ -309,7 +313,7 @@ void pl_request_run(struct pl_session *session, struct pl_message *message)
         pl_load_busy(session->server->load, reactor->index, 0);
         pl_context = before;
         if (__builtin_expect(!request.answered && !request.deferred && !request.one_way, 0))
-            pl_request_refuse(session, &message->frame, PL_STATUS_NO_REPLY);
+            pl_request_refuse(session, &message->frame, PL_STATUS_NO_REPLY, NULL);
     }
     *message = request.message; /* what it still holds: nothing, if the request was deferred */
     if (message->admitted) {
@@ -330,6 +334,19 @@ __attribute__((cold)) void pl_request_cancel(struct pl_session *session, uint64_
     unlock_send(session, locked);
 }
 
+/* Of a datagram: where it came from. NULL: the session's peer sent it. */
+static struct pl_origin *origin_of(const struct plait_request *request)
+{
+    return request->session->datagrams ? (struct pl_origin *)(uintptr_t)request->message.frame.call : NULL;
+}
+
+static struct pl_origin *copy_origin(void *memory, const struct pl_origin *origin)
+{
+    struct pl_origin *copy = memcpy(memory, origin, sizeof(*origin));
+    copy->peer.transport = NULL; /* its address points to the text of the first */
+    return copy;
+}
+
 int plait_request_defer(plait_request *request, plait_request **ret_deferred)
 {
     struct pl_session *session = request->session;
@@ -340,16 +357,20 @@ int plait_request_defer(plait_request *request, plait_request **ret_deferred)
     if (kept == NULL) return pl_error(-ENOMEM, "no memory to defer a request");
     *kept = *request;
     kept->deferred = true;
+    const struct pl_origin *origin = origin_of(request);
     kept->method_name = memcpy(kept + 1, request->method_name, name_size);
     if (kept->message.lent) {
-        uint8_t *body = malloc(request->message.size + 1);
+        size_t before = origin ? sizeof(*origin) : 0;
+        uint8_t *body = malloc(before + request->message.size + 1);
         if (body == NULL) {
             free(kept);
             return pl_error(-ENOMEM, "no memory to keep a request of %zu bytes", request->message.size);
         }
-        if (request->message.size) memcpy(body, request->message.body, request->message.size);
-        kept->message.body = kept->message.owned = body;
+        if (request->message.size) memcpy(body + before, request->message.body, request->message.size);
+        kept->message.owned = body;
+        kept->message.body = body + before;
         kept->message.lent = 0;
+        if (origin) kept->message.frame.call = (uintptr_t)copy_origin(body, origin);
     } else {
         request->message.owned = NULL;
         request->message.view.map = NULL;
@@ -412,5 +433,11 @@ __attribute__((cold)) int plait_request_cancelled(const plait_request *request)
 
 const plait_peer *plait_request_peer(const plait_request *request)
 {
-    return &request->session->peer;
+    struct pl_origin *origin = origin_of(request);
+    if (origin == NULL) return &request->session->peer;
+    if (origin->peer.transport == NULL) {
+        origin->peer = request->session->peer;
+        origin->peer.address = pl_address_format(&origin->from, origin->text, sizeof(origin->text));
+    }
+    return &origin->peer;
 }

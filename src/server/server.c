@@ -170,10 +170,10 @@ int plait_server_listen(plait_server *server, const char *text)
     }
     listener->server = server;
     listener->url = url;
-    bool network = url.scheme == PL_SCHEME_TCP && !server->max_message_given;
-    listener->max_message = url.max_message ? url.max_message
-                            : network       ? PL_NETWORK_MESSAGE_DEFAULT
-                                            : server->max_message;
+    uint64_t usual =
+        url.scheme == PL_SCHEME_TCP && !server->max_message_given ? PL_NETWORK_MESSAGE_DEFAULT : server->max_message;
+    if (url.scheme == PL_SCHEME_UDP && usual > PLAIT_DATAGRAM_MAX) usual = PLAIT_DATAGRAM_MAX;
+    listener->max_message = url.max_message ? url.max_message : usual;
     server->listeners[server->listener_count++] = listener;
     return 0;
 }

@@ -140,6 +140,7 @@ struct pl_session {
     const struct pl_method *method; /* idless */
     const char *method_name;        /* idless: what the listener's URL says, or the method's own */
     bool idless;
+    bool datagrams;        /* idless, but answers may come in any order: see pl_origin */
     bool throttled;        /* counted in server->throttled */
     bool is_awake, listed; /* in reactor->awake; in reactor->sessions */
     unsigned paused;       /* PL_PAUSE_ bits */
@@ -212,7 +213,8 @@ void pl_session_set_pause(struct pl_session *session, unsigned bit, bool on);
 /* ---- request.c ---- */
 void pl_request_run(struct pl_session *session, struct pl_message *message);
 void pl_request_cancel(struct pl_session *session, uint64_t call);
-void pl_request_refuse(struct pl_session *session, const struct pl_frame *frame, uint32_t status);
+/* Answers STATUS; TEXT NULL: the status's own. */
+void pl_request_refuse(struct pl_session *session, const struct pl_frame *frame, uint32_t status, const char *text);
 int pl_session_send(struct pl_session *session, const struct pl_frame *frame, const void *body);
 bool pl_session_unsent(struct pl_session *session);      /* answers wait for room; reactor's thread */
 int pl_session_flush_parked(struct pl_session *session); /* reactor's thread; 0 or -errno */

@@ -11,9 +11,13 @@
 #ifndef PL_TRANSPORT_TRANSPORT_H
 #define PL_TRANSPORT_TRANSPORT_H
 
+#include "base/address.h"
+#include "observe/status.h"
 #include "shm/segment.h"
 #include "wire/frame.h"
 #include "wire/framing.h"
+#include <netinet/in.h>
+#include <plait/plait.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -42,6 +46,19 @@ struct pl_message {
     struct pl_segment_view view;
 };
 
+/* Where a datagram came from, and so where its answer goes: a server's frame has its address as `call`, which
+ * never leaves this process. Lent as the body is. */
+struct pl_origin {
+    struct pl_address from;
+    sa_family_t to_family; /* of the address of ours that was called, where that matters; else AF_UNSPEC */
+    union {
+        struct in_addr v4;
+        struct in6_addr v6;
+    } to;
+    plait_peer peer; /* made when somebody asks: transport is NULL before */
+    char text[PL_ADDRESS_TEXT];
+};
+
 enum pl_spinning {
     PL_SPINNING_NEVER,
     PL_SPINNING_PAUSE, /* the peer was last seen on another CPU */
@@ -51,7 +68,7 @@ enum pl_spinning {
 struct pl_transport;
 
 struct pl_transport_ops {
-    const char *name; /* "shm", "unix", "tcp" */
+    const char *name; /* "shm", "unix", "tcp", "udp" */
 
     /* The opening bytes of the handshake, before the first frame; descriptors (borrowed) ride on them. 0, FULL,
      * -errno. NULL where there is no handshake. */
@@ -104,7 +121,9 @@ struct pl_transport {
     int socket, bell;
     const _Atomic uint64_t *moved; /* bytes through the socket so far: progress */
     bool partial;                  /* receive said EMPTY in the middle of a message */
-    bool hung_up; /* set by the owner when epoll says so; what was committed before is still received */
+    bool hung_up;                 /* set by the owner when epoll says so; what was committed before is still received */
+    bool datagrams;               /* no connection: nothing that epoll says ends it */
+    struct pl_counters *counters; /* the owner's: where a transport counts what it loses; NULL: nowhere */
 };
 
 enum { PL_ADMIT_ABOVE = 1 << 20 };
@@ -166,6 +185,10 @@ struct pl_idless_options {
 };
 int pl_transport_idless_new(struct pl_transport **ret_transport, int socket, const char *name,
                             const struct pl_idless_options *options);
+
+/* Datagrams on SOCKET (taken, as above): bound, each is a CALL and may be answered in any order; or (client)
+ * connected, the next is the REPLY. A send is never FULL: a reply that the kernel doesn't take is lost and counted. */
+int pl_transport_udp_new(struct pl_transport **ret_transport, int socket, bool server);
 
 /* A plait connection on SOCKET (taken, closed on close; also on failure). NAME is static. */
 int pl_transport_stream_new(struct pl_transport **ret_transport, int socket, const char *name);

@@ -42,7 +42,7 @@ class Refusing(Case):
                 self.check_error(self.plait("serve", name, "--echo"), USAGE)
 
     def test_bad_urls_are_told(self):
-        for url in ("", "tcp://", "tcp://127.0.0.1", "tcp://127.0.0.1:70000", "ftp://127.0.0.1:1", "udp://127.0.0.1:1",
+        for url in ("", "tcp://", "tcp://127.0.0.1", "tcp://127.0.0.1:70000", "ftp://127.0.0.1:1", "udp://127.0.0.1:0?framing=lines",
                     "tls://127.0.0.1:1", "tcp://127.0.0.1:0?framing=none", "tcp://127.0.0.1:0?nonsense=1", "unix://"):
             with self.subTest(url):
                 self.check_error(self.plait("serve", "x", "--echo", "--listen", url), USAGE)
@@ -53,6 +53,18 @@ class Refusing(Case):
         self.assertIn("insecure=1", result.err)
         server = self.serve("x", "--echo", "--listen", "tcp://0.0.0.0:0?insecure=1")
         self.assertIn("unencrypted", server.lines[0])
+        self.assertIn("insecure=1", self.plait("serve", "x", "--echo", "--listen", "udp://0.0.0.0:0").err)
+
+    def test_a_datagram_listener_says_whom_it_admits_and_can_be_called_as_printed(self):
+        server = self.serve("x", "--listen", "udp://127.0.0.1:0?method=up", "--", "tr", "a-z", "A-Z")
+        self.assertIn("(admits every local user)", server.lines[0])
+        self.assertIn("?method=up", server.urls[0])
+        self.assertEqual(self.plait("call", server.urls[0], "hello").out, b"HELLO")
+        self.assertIn("udp", self.plait("ls", "x").text)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as plain:
+            plain.settimeout(60)
+            plain.sendto(b"bye", ("127.0.0.1", server.port()))
+            self.assertEqual(plain.recv(100), b"BYE")
 
     def test_a_port_in_use_is_told(self):
         with socket.socket() as holder:

@@ -16,13 +16,16 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum framing { FRAMING_PLAIT, FRAMING_RAW, FRAMING_LINES, FRAMING_LENGTH, FRAMINGS };
+/* DATAGRAM is what udp:// has instead: each message is a datagram. */
+enum framing { FRAMING_PLAIT, FRAMING_RAW, FRAMING_LINES, FRAMING_LENGTH, FRAMING_DATAGRAM, FRAMINGS };
 enum {
     PLAIT = 1 << FRAMING_PLAIT,
     RAW = 1 << FRAMING_RAW,
     LINES = 1 << FRAMING_LINES,
     LENGTH = 1 << FRAMING_LENGTH,
-    IDLESS = RAW | LINES | LENGTH,
+    DATAGRAM = 1 << FRAMING_DATAGRAM,
+    STREAMED = RAW | LINES | LENGTH, /* messages without ids on a stream */
+    IDLESS = STREAMED | DATAGRAM,
     ALL = PLAIT | IDLESS,
 };
 

@@ -257,8 +257,8 @@ void service_listen_url(char url[SERVICE_TEXT], const struct cell *cell, const s
     if (options->max_message) snprintf(limit, sizeof(limit), "&max_message=%" PRIu64, options->max_message);
     if (cell->framing == FRAMING_PLAIT) snprintf(url + used, SERVICE_TEXT - (size_t)used, "?framing=plait%s", limit);
     else
-        snprintf(url + used, SERVICE_TEXT - (size_t)used, "?framing=%s&method=%s%s", framing_name(cell->framing),
-                 method, limit);
+        snprintf(url + used, SERVICE_TEXT - (size_t)used, "?framing=%s&method=%s%s",
+                 framing_name(cell->framing == FRAMING_DATAGRAM ? FRAMING_RAW : cell->framing), method, limit);
 }
 
 /* One for each method where the framing carries none. */

@@ -111,6 +111,8 @@ WRAP_SIZE(ENOSPC, pwrite64, (int fd, const void *bytes, size_t size, off_t at), 
 WRAP_SIZE(EIO, read, (int fd, void *bytes, size_t size), (fd, bytes, size))
 WRAP_SIZE(EACCES, readlink, (const char *path, char *text, size_t size), (path, text, size))
 WRAP_SIZE(EINTR, recv, (int fd, void *bytes, size_t size, int flags), (fd, bytes, size, flags))
+WRAP_CALL(ENOMEM, recvmmsg, (int fd, void *messages, unsigned count, int flags, void *timeout),
+          (fd, messages, count, flags, timeout))
 WRAP_SIZE(ENOMEM, recvmsg, (int fd, void *message, int flags), (fd, message, flags))
 WRAP_CALL(ENOSPC, renameat2, (int from, const char *path, int to, const char *other, unsigned flags),
           (from, path, to, other, flags))
@@ -202,6 +204,7 @@ static void open_serve_close(void)
     bool broken = bad(plait_server_handle(server, "", echo, NULL), "handle");
     broken = broken || bad(plait_server_listen(server, url), "listen");
     broken = broken || bad(plait_server_listen(server, "tcp://127.0.0.1:0?framing=lines"), "listen");
+    broken = broken || bad(plait_server_listen(server, "udp://127.0.0.1:0"), "listen");
     broken = broken || bad(plait_server_fd(server), "fd");
     for (int i = 0; i < 3 && !broken; i++) broken = bad(plait_server_dispatch(server, PLAIT_NOW), "dispatch");
     plait_server_close(server);
@@ -290,8 +293,9 @@ static void put_client_through(int kind, const char *where)
     fault_new();
     struct board *board = board_new();
     struct started server =
-        serve(board, &(struct serve){ .name = "faulty", .listen = { "tcp://127.0.0.1:0" }, .storm = spare });
-    target = where ? where : server.url[0];
+        serve(board, &(struct serve){
+                         .name = "faulty", .listen = { "tcp://127.0.0.1:0", "udp://127.0.0.1:0" }, .storm = spare });
+    target = strcmp(where, "tcp") == 0 ? server.url[0] : strcmp(where, "udp") == 0 ? server.url[1] : where;
     put_through(kind, open_call_close);
     fault_arm(0, 0);
     end_server(&server);
@@ -309,7 +313,11 @@ TEST(a_client_survives_every_failing_allocation_over_a_socket)
 }
 TEST(a_client_survives_every_failing_allocation_over_tcp)
 {
-    put_client_through(1, NULL);
+    put_client_through(1, "tcp");
+}
+TEST(a_client_survives_every_failing_allocation_over_udp)
+{
+    put_client_through(1, "udp");
 }
 TEST(a_client_survives_every_failing_system_call_over_shared_memory)
 {
@@ -321,7 +329,11 @@ TEST(a_client_survives_every_failing_system_call_over_a_socket)
 }
 TEST(a_client_survives_every_failing_system_call_over_tcp)
 {
-    put_client_through(2, NULL);
+    put_client_through(2, "tcp");
+}
+TEST(a_client_survives_every_failing_system_call_over_udp)
+{
+    put_client_through(2, "udp");
 }
 
 TEST(a_server_opens_or_says_why_when_an_allocation_fails)
