@@ -32,6 +32,7 @@ static void on_fork(struct pl_fork_hook *hook)
     pl_claim_forked(&server->claim);
     for (unsigned i = server->name_listeners; i < server->listener_count; i++)
         pl_close(&server->listeners[i]->source.fd);
+    atomic_signal_fence(memory_order_seq_cst); /* F_FORK2: pairs with F_FORK1 */
     for (unsigned i = 0; server->reactors != NULL && i < server->thread_count; i++) {
         struct pl_reactor *reactor = &server->reactors[i];
         pl_list_each(item, &reactor->sessions)
@@ -76,7 +77,8 @@ static int add_reactors(struct plait_server *server)
     struct pl_reactor *reactors = calloc(server->thread_count, sizeof(*reactors));
     if (reactors == NULL) return pl_error(-ENOMEM, "no memory for %u reactors", server->thread_count);
     for (unsigned i = 0; i < server->thread_count; i++) pl_reactor_prepare(&reactors[i], server, i);
-    atomic_signal_fence(memory_order_seq_cst); /* a fork finds them prepared or not at all */
+    /* F_FORK1: pairs with F_FORK2 in on_fork, which finds them prepared or not at all */
+    atomic_signal_fence(memory_order_seq_cst);
     server->reactors = reactors;
     return 0;
 }
