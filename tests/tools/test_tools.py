@@ -289,8 +289,8 @@ def test_without_root_the_install_line_is_printed():
             (bin_directory / name).chmod(0o755)
         done = dev("run", "--once", env={"PATH": f"{bin_directory}:/usr/bin:/bin"})
     assert done.returncode == 1, done
-    assert "    sudo apt-get install -y --no-install-recommends gcc libc6-dev meson ninja-build pkg-config python3\n" \
-        in done.stderr, done.stderr
+    assert "    sudo apt-get install -y --no-install-recommends gcc g++ libc6-dev meson ninja-build pkg-config python3 " \
+        "python3-dev\n" in done.stderr, done.stderr
 
 
 def main():
