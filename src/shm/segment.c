@@ -349,11 +349,13 @@ void pl_segment_census(struct pl_segment_pool *pool, unsigned *ret_held, unsigne
 struct pl_segment *pl_segment_idle(struct pl_segment_pool *pool, uint64_t now)
 {
     struct pl_segment *found = NULL;
+    int64_t least = (int64_t)pl_ticks_of_ns(pl_segment_idle_ns);
     if (collect(pool) < 0) return NULL; /* the next use tells */
     pthread_mutex_lock(&pool->lock);
     for (uint32_t i = 0; i < pool->count && found == NULL; i++) {
         struct slot *slot = pool->slots[i];
-        if (!busy(slot) && slot->segment.data != NULL && now - slot->idle_at >= pl_ticks_of_ns(pl_segment_idle_ns))
+        /* Signed: what just came back is younger than NOW. */
+        if (!busy(slot) && slot->segment.data != NULL && (int64_t)(now - slot->idle_at) >= least)
             found = &slot->segment;
     }
     pthread_mutex_unlock(&pool->lock);
