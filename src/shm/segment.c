@@ -203,7 +203,9 @@ static struct slot *find_idle(const struct pl_segment_pool *pool, size_t size)
     for (uint32_t i = 0; i < pool->count; i++) {
         struct slot *slot = pool->slots[i];
         size_t capacity = slot->segment.capacity;
-        if (busy(slot) || capacity < size || (capacity > most && pool->count < PL_SEGMENTS_MAX)) continue;
+        if (busy(slot) || slot->segment.data == NULL || capacity < size ||
+            (capacity > most && pool->count < PL_SEGMENTS_MAX))
+            continue;
         if (best == NULL || capacity < best->segment.capacity ||
             (capacity == best->segment.capacity && slot->used > best->used))
             best = slot;
