@@ -86,7 +86,6 @@ void plait_set_log(plait_log_fn *fn, void *context);
 #endif
 
 #include <plait/array.h>
-#include <plait/loan.h>
 #include <plait/service.h>
 #include <plait/watch.h>
 

@@ -129,7 +129,7 @@ static void *answerer(void *context)
     struct shared *shared = context;
     while (!atomic_load(&shared->stop)) {
         uint32_t next = atomic_load(&shared->answered);
-        if (next == atomic_load(&shared->release)) {
+        if (next == atomic_load(&shared->release) || next == atomic_load(&shared->deferred)) {
             usleep(200);
             continue;
         }
