@@ -1,7 +1,6 @@
 #include "base/loan.h"
 
 #include "base/error.h"
-#include "base/fork.h"
 #include "base/list.h"
 
 #include <errno.h>
@@ -17,59 +16,58 @@ struct plait_loan {
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct pl_list unused = PL_LIST_INIT(unused);
+static pthread_once_t prepared = PTHREAD_ONCE_INIT;
 
-/* In the child of fork() the lock may be somebody's who isn't there. */
-static void unlock_in_child(struct pl_fork_hook *hook);
-static struct pl_fork_hook fork_hook = { .in_child = unlock_in_child };
-
-static void unlock_in_child(struct pl_fork_hook *hook)
+static void lock_table(void)
 {
-    pthread_mutex_init(&lock, NULL);
-    hook->generation = 0;
+    pthread_mutex_lock(&lock);
 }
 
-/* In the child of a raw clone(2) nothing here can be trusted. */
-static bool untouchable(void)
+static void unlock_table(void)
 {
-    return fork_hook.generation != 0 && pl_forked(&fork_hook);
+    pthread_mutex_unlock(&lock);
+}
+
+/* A child of fork() finds the table whole and the lock free. */
+static void prepare(void)
+{
+    (void)pthread_atfork(lock_table, unlock_table, unlock_table);
 }
 
 static int grow(void)
 {
-    if (fork_hook.generation == 0 && pl_fork_add(&fork_hook) < 0) return -ENOMEM;
     if (!pl_list_empty(&unused)) return 0;
     struct plait_loan *chunk = calloc(CHUNK, sizeof(*chunk)); /* for good: see the header */
-    if (chunk == NULL) return -ENOMEM;
+    if (chunk == NULL) return pl_error(-ENOMEM, "no memory for a loan");
     for (int i = 0; i < CHUNK; i++) pl_list_append(&unused, &chunk[i].link);
     return 0;
 }
 
 int pl_loan_new(plait_loan **ret_handle, const struct pl_loan *loan)
 {
-    if (untouchable()) return pl_error(-ECHILD, "loans were made before clone() and belong to the parent");
-    pthread_mutex_lock(&lock);
+    pthread_once(&prepared, prepare);
+    lock_table();
     int r = grow();
     if (r == 0) {
         struct plait_loan *handle = pl_container_of(pl_list_take(&unused), struct plait_loan, link);
         handle->loan = *loan;
         *ret_handle = handle;
     }
-    pthread_mutex_unlock(&lock);
-    return r < 0 ? pl_error(r, "no memory for a loan") : 0;
+    unlock_table();
+    return r;
 }
 
 /* Ends HANDLE: false if it was over. */
 static bool end(struct plait_loan *handle, struct pl_loan *ret_loan)
 {
-    if (untouchable()) return false;
-    pthread_mutex_lock(&lock);
+    lock_table();
     bool lives = handle->loan.data != NULL;
     *ret_loan = handle->loan;
     if (lives) {
         handle->loan = (struct pl_loan){ 0 };
         pl_list_append(&unused, &handle->link);
     }
-    pthread_mutex_unlock(&lock);
+    unlock_table();
     return lives;
 }
 

@@ -43,7 +43,7 @@ struct slot {
     struct pl_segment_pool *pool;
     size_t populated;  /* while it is held: its holder's */
     uint64_t used;     /* when it was taken last, by the pool's count */
-    uint64_t idle_at;  /* ticks: when it was last seen busy */
+    uint64_t idle_at;  /* ticks: when it was first seen idle; 0: not since its last use */
     uint32_t returned; /* what the table said last */
     bool lent;
     bool held; /* under the lock */
@@ -132,7 +132,6 @@ void pl_segment_release(struct pl_segment *segment)
     if (pl_forked(&pool->fork)) return;
     pthread_mutex_lock(&pool->lock);
     slot->held = false;
-    slot->idle_at = pl_ticks();
     bool last = --pool->holders == 0 && pool->closed;
     if (pool->closed) drop_memory(slot);
     else if (pool->waiting) pl_doorbell_ring(pool->bell); /* under the lock: the bell goes with the pool */
@@ -155,7 +154,6 @@ static int collect(struct pl_segment_pool *pool)
                             i);
         slot->returned = value;
         slot->lent = false;
-        slot->idle_at = pl_ticks();
     }
     return 0;
 }
@@ -265,6 +263,7 @@ static int find(struct pl_segment_pool *pool, size_t size, bool frugal, struct s
         if (r < 0) return r;
     }
     slot->used = ++pool->uses;
+    slot->idle_at = 0;
     *ret_slot = slot;
     return 0;
 }
@@ -351,14 +350,14 @@ void pl_segment_census(struct pl_segment_pool *pool, unsigned *ret_held, unsigne
 struct pl_segment *pl_segment_idle(struct pl_segment_pool *pool, uint64_t now)
 {
     struct pl_segment *found = NULL;
-    int64_t least = (int64_t)pl_ticks_of_ns(pl_segment_idle_ns);
+    uint64_t least = pl_ticks_of_ns(pl_segment_idle_ns);
     if (collect(pool) < 0) return NULL; /* the next use tells */
     pthread_mutex_lock(&pool->lock);
     for (uint32_t i = 0; i < pool->count && found == NULL; i++) {
         struct slot *slot = pool->slots[i];
-        /* Signed: what just came back is younger than NOW. */
-        if (!busy(slot) && slot->segment.data != NULL && (int64_t)(now - slot->idle_at) >= least)
-            found = &slot->segment;
+        if (busy(slot) || slot->segment.data == NULL) continue;
+        if (slot->idle_at == 0) slot->idle_at = now;
+        if (now - slot->idle_at >= least) found = &slot->segment;
     }
     pthread_mutex_unlock(&pool->lock);
     return found;

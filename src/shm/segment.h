@@ -59,7 +59,7 @@ void pl_segment_pool_wake(struct pl_segment_pool *pool, _Atomic uint32_t *wanted
 bool pl_segment_want(struct pl_segment_pool *pool);
 void pl_segment_census(struct pl_segment_pool *pool, unsigned *ret_held, unsigned *ret_lent);
 
-/* One that was idle for pl_segment_idle_ns at the time NOW (ticks), or NULL. If fd < 0 its receiver has heard of
+/* One that was idle at every such look for pl_segment_idle_ns before NOW (ticks), or NULL. If fd < 0 its receiver has heard of
  * it and must hear that its memory goes; then pl_segment_drop. */
 extern uint64_t pl_segment_idle_ns; /* 10 s; tests change it */
 struct pl_segment *pl_segment_idle(struct pl_segment_pool *pool, uint64_t now);

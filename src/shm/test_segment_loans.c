@@ -256,7 +256,7 @@ TEST(idle_memory_is_given_up_after_a_while_and_made_again_on_demand)
     CHECK_INT(pl_segment_map_drop(rig.map, segment->id), -EPROTO);
     CHECK_CONTAINS(plait_error_text(), "in use here");
     pl_segment_view_release(&view);
-    CHECK(pl_segment_idle(rig.pool, pl_ticks()) == NULL); /* it just came back */
+    CHECK(pl_segment_idle(rig.pool, pl_ticks()) == NULL); /* from now on it is idle */
     CHECK(pl_segment_idle(rig.pool, later) == segment);
     CHECK_INT(segment->fd, -1);
     CHECK_INT(pl_segment_map_drop(rig.map, segment->id), 0);
@@ -266,6 +266,7 @@ TEST(idle_memory_is_given_up_after_a_while_and_made_again_on_demand)
     CHECK(segment->data == NULL);
     CHECK(pl_segment_idle(rig.pool, later) == NULL);
     pl_segment_release(fresh); /* nobody ever heard of it */
+    CHECK(pl_segment_idle(rig.pool, pl_ticks()) == NULL);
     CHECK(pl_segment_idle(rig.pool, later) == fresh);
     CHECK(fresh->fd >= 0);
     pl_segment_drop(rig.pool, fresh);
