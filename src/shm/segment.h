@@ -59,8 +59,8 @@ void pl_segment_pool_wake(struct pl_segment_pool *pool, _Atomic uint32_t *wanted
 bool pl_segment_want(struct pl_segment_pool *pool);
 void pl_segment_census(struct pl_segment_pool *pool, unsigned *ret_held, unsigned *ret_lent);
 
-/* One that was idle at every such look for pl_segment_idle_ns before NOW (ticks), or NULL. If fd < 0 its receiver has heard of
- * it and must hear that its memory goes; then pl_segment_drop. */
+/* One that was idle at every such look for pl_segment_idle_ns before NOW (ticks), or NULL. If fd < 0 its receiver has
+ * heard of it and must hear that its memory goes; then pl_segment_drop. */
 extern uint64_t pl_segment_idle_ns; /* 10 s; tests change it */
 struct pl_segment *pl_segment_idle(struct pl_segment_pool *pool, uint64_t now);
 void pl_segment_drop(struct pl_segment_pool *pool, struct pl_segment *segment);
