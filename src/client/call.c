@@ -93,7 +93,7 @@ static uint32_t time_left_field(int64_t timeout_ms)
 }
 
 /* A name that the server's table lacks travels before the body. *ret_body is to be freed. */
-static int prefix_name(const struct pl_outgoing *out, uint8_t **ret_body)
+__attribute__((cold)) static int prefix_name(const struct pl_outgoing *out, uint8_t **ret_body)
 {
     size_t length = strlen(out->method);
     int r = pl_name_check_method(out->method, length);
@@ -170,12 +170,6 @@ static int transmit(struct pl_link *link, const struct pl_outgoing *out, struct 
     return PL_RESEND;
 }
 
-/* An idless link takes a raw request only when none is in flight. */
-static bool must_queue(const struct pl_link *link)
-{
-    return link->one_at_a_time && link->outstanding > 0;
-}
-
 int pl_link_forsake(struct plait_client *client, struct pl_deadline *deadline)
 {
     if (!client->leading) {
@@ -201,8 +195,7 @@ static int send_out(struct plait_client *client, const struct pl_outgoing *out, 
         if (link->idless && out->one_way)
             return pl_error(-EOPNOTSUPP, "framing=%s has no one-way messages: every request is answered",
                             pl_framing_name(client->target->framing));
-        r = must_queue(link) || link->outstanding >= link->peer.outstanding ? PL_TRANSPORT_FULL
-                                                                            : transmit(link, out, call, borrow);
+        r = pl_link_full(link) ? PL_TRANSPORT_FULL : transmit(link, out, call, borrow);
         if (r == 0) {
             if (call) {
                 if (link->outstanding++ == 0 && client->link_count > 1) link->moved = pl_ticks();
@@ -215,7 +208,8 @@ static int send_out(struct plait_client *client, const struct pl_outgoing *out, 
         }
         if (r < 0) return r;
         if (r == PL_TRANSPORT_FULL) {
-            r = pl_client_wait(client, NULL, deadline);
+            r = pl_client_ask(client); /* before it waits: who has other things to do may come back */
+            if (r == 0) r = pl_client_wait(client, NULL, deadline);
             if (r < 0)
                 return r == -ETIMEDOUT ? pl_error(r, "%s takes no more: the call never left", client->target_text) : r;
         } else {
@@ -257,7 +251,7 @@ int pl_call_prepare(struct plait_client *client, const char *method, const void 
 }
 
 /* Nobody waits for CALL any more: its server may know. */
-static void tell_cancelled(const struct pl_call *call)
+void pl_call_tell_cancelled(const struct pl_call *call)
 {
     struct pl_frame frame = { .kind = PL_FRAME_CANCEL, .call = id_of(call) };
     struct pl_transport *transport = call->on->connection.transport;
@@ -269,7 +263,7 @@ static void tell_cancelled(const struct pl_call *call)
 /* ---- synchronous ---- */
 
 /* Its time is over: nobody will file its reply, the server is told. */
-static void give_up(struct plait_client *client, struct pl_call *call)
+__attribute__((cold)) static void give_up(struct plait_client *client, struct pl_call *call)
 {
     struct pl_link *link = call->on;
     if (link == NULL) return;
@@ -281,7 +275,7 @@ static void give_up(struct plait_client *client, struct pl_call *call)
         if (!client->leading) pl_client_reap(client);
         return;
     }
-    tell_cancelled(call);
+    pl_call_tell_cancelled(call);
     pl_call_end(call, -ETIMEDOUT, NULL, NULL);
 }
 
@@ -427,7 +421,7 @@ int plait_client_call_async(plait_client *client, const char *method, const void
     return r < 0 ? r : pl_call_start(client, &out, &deadline, fn, context, ret_call);
 }
 
-int plait_client_cancel(plait_client *client, uint64_t id)
+__attribute__((cold)) int plait_client_cancel(plait_client *client, uint64_t id)
 {
     if (pl_forked(&client->fork_hook)) return pl_error(-ECHILD, "this client was opened before fork()");
     pthread_mutex_lock(&client->lock);
@@ -440,7 +434,7 @@ int plait_client_cancel(plait_client *client, uint64_t id)
     } else {
         struct pl_link *link = call->on;
         bool idless = link && link->idless;
-        if (link) tell_cancelled(call);
+        if (link) pl_call_tell_cancelled(call);
         pl_call_end(call, -ECANCELED, NULL, "cancelled");
         pl_list_append(&client->completed, &call->link);
         if (idless) pl_link_down(link, -ECANCELED);
@@ -457,11 +451,11 @@ enum { AGAIN_MS = 10 };
 static bool may_come(int error)
 {
     return error == -ETIMEDOUT || error == -ENOENT || error == -ECONNREFUSED || error == -ECONNRESET ||
-           error == -EPIPE || error == -EBUSY || error == -EAGAIN;
+           error == -EPIPE || error == -EBUSY || error == -EAGAIN || error == -EINTR;
 }
 
 /* One call's next try. It counts as done meanwhile: the lock may be dropped, and nobody else shall end it. */
-static int send_again(struct plait_client *client, struct pl_call *call, uint64_t now)
+__attribute__((cold)) static int send_again(struct plait_client *client, struct pl_call *call, uint64_t now)
 {
     struct pl_deadline soon = { .timeout_ms = AGAIN_MS };
     struct pl_link *link;
@@ -477,7 +471,7 @@ static int send_again(struct plait_client *client, struct pl_call *call, uint64_
 
 /* Asynchronous calls that never ran where they went: elsewhere. Those that find nobody stay until their deadline,
  * and the first that does spares the others the try. Lock held. */
-void pl_client_resend(struct plait_client *client)
+__attribute__((cold)) void pl_client_resend(struct plait_client *client)
 {
     uint64_t now = pl_clock_ns();
     if (pl_list_empty(&client->resend) || now < client->resend_at) return;
@@ -490,7 +484,7 @@ void pl_client_resend(struct plait_client *client)
         struct pl_call *call = pl_container_of(item, struct pl_call, link);
         bool late = call->deadline_ns <= now;
         int r = late ? -ETIMEDOUT : absent < 0 ? absent : send_again(client, call, now);
-        if (call->cancelled && r == 0) tell_cancelled(call);
+        if (call->cancelled && r == 0) pl_call_tell_cancelled(call);
         if (r == 0 && !call->cancelled) continue;
         if (call->cancelled) {
             pl_call_end(call, -ECANCELED, NULL, "cancelled");

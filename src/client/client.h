@@ -17,6 +17,7 @@
 
 #include "base/clock.h"
 #include "base/fork.h"
+#include "base/interrupt.h"
 #include "base/list.h"
 #include "base/spin.h"
 #include "connection/connection.h"
@@ -114,6 +115,7 @@ struct plait_client {
     int64_t connect_ms, call_ms;
     uint64_t max_message;
     int transport;
+    struct pl_interrupt interrupt;
 
     struct pl_loop loop;
     struct pl_wake wake; /* makes a sleeping leader look around; see pl_client_kick */
@@ -129,6 +131,8 @@ struct plait_client {
     _Atomic uint32_t connects; /* counts ends of connecting: a futex */
     uint64_t peeked;           /* ticks at the last look at epoll between two busy rounds */
     uint64_t looked;           /* ticks at the last look for more instances */
+    uint64_t expanded;         /* ticks at the last connection that was to be a further one and failed; */
+    uint64_t expand_pause;     /* ticks until the next try after it */
     uint64_t stamp;
 
     struct pl_call **chunks;
@@ -157,6 +161,12 @@ struct plait_reply {
     uint8_t inlined[];
 };
 
+/* It takes no further call before one is over: the server's bound, or framing=raw, one at a time. */
+static inline bool pl_link_full(const struct pl_link *link)
+{
+    return link->outstanding >= link->peer.outstanding || (link->one_at_a_time && link->outstanding > 0);
+}
+
 uint64_t pl_deadline_ns(struct pl_deadline *deadline);
 
 /* ---- client.c ---- */
@@ -182,6 +192,7 @@ int pl_call_run(struct plait_client *client, struct pl_outgoing *out, struct pl_
 int pl_call_start(struct plait_client *client, struct pl_outgoing *out, struct pl_deadline *deadline,
                   plait_reply_fn *fn, void *context, uint64_t *ret_call); /* takes the loan, if it gets that far */
 int pl_call_send(struct plait_client *client, struct pl_outgoing *out, struct pl_deadline *deadline);
+void pl_call_tell_cancelled(const struct pl_call *call); /* its server, while it is on a link */
 void pl_client_resend(struct plait_client *client);
 void pl_client_ring_ready(struct plait_client *client);
 bool pl_link_lives(const struct plait_client *client, const struct pl_link *link);
@@ -204,6 +215,8 @@ void pl_client_expire(struct plait_client *client); /* asynchronous calls whose 
 /* ---- wait.c ---- */
 /* Waits until CALL is done (NULL: until something moved) or DEADLINE: 0, -ETIMEDOUT, -errno. Lock held. */
 int pl_client_wait(struct plait_client *client, struct pl_call *call, struct pl_deadline *deadline);
+/* Whether to go on waiting: 0, -EINTR. Asked without the lock, by nobody's leader: the answer may use this client. */
+int pl_client_ask(struct plait_client *client);
 void pl_client_rest(struct plait_client *client); /* announces sleep on every link, for plait_client_fd() */
 void pl_waiter_wake(struct pl_waiter *waiter);
 void pl_client_wake_waiters(struct plait_client *client); /* something moved: room, a connection */

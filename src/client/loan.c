@@ -3,6 +3,7 @@
 #include "client/client.h"
 
 #include <errno.h>
+#include <stdbool.h>
 
 struct pl_link *pl_client_lender(struct plait_client *client, const struct pl_outgoing *out, struct pl_link *link)
 {
@@ -36,10 +37,14 @@ static int lend(struct plait_client *client, const struct pl_outgoing *out, stru
                 struct pl_loan *ret_loan)
 {
     bool first = out->flags & PLAIT_CALL_ORDERED;
-    for (;;) {
+    for (bool again = false;; again = true) {
         struct pl_link *link;
-        int r = client->closing ? pl_error(-ECANCELED, "the client is being closed")
-                                : pl_client_choose(client, first, deadline, &link);
+        /* Before looking: from the question for a segment to the sleep the lock is held, or its answer might be missed.
+         */
+        int r = again ? pl_client_ask(client) : 0;
+        if (r < 0) return r;
+        r = client->closing ? pl_error(-ECANCELED, "the client is being closed")
+                            : pl_client_choose(client, first, deadline, &link);
         if (r < 0) return r;
         if (out->size > link->peer.max_message)
             return pl_error(-EMSGSIZE, "a loan of %zu bytes; %s takes max_message=%llu", out->size, client->target_text,

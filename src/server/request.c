@@ -40,7 +40,8 @@ static void unlock_send(struct pl_session *session, bool locked)
     if (locked) pthread_mutex_unlock(&session->send_lock);
 }
 
-static int park(struct pl_session *session, const struct pl_frame *frame, const void *body, struct pl_loan *loan)
+__attribute__((cold)) static int park(struct pl_session *session, const struct pl_frame *frame, const void *body,
+                                      struct pl_loan *loan)
 {
     struct parked *parked = malloc(sizeof(*parked) + (loan ? 0 : frame->size));
     if (parked == NULL) {
@@ -77,7 +78,7 @@ int pl_session_send(struct pl_session *session, const struct pl_frame *frame, co
     return r < 0 ? r : 0;
 }
 
-int pl_session_flush_parked(struct pl_session *session)
+__attribute__((cold)) int pl_session_flush_parked(struct pl_session *session)
 {
     struct pl_transport *transport = session->connection.transport;
     bool locked = lock_send(session);
@@ -312,7 +313,7 @@ int plait_request_reply_loaned(plait_request *request, plait_encoding encoding, 
 
 /* ---- the handler ---- */
 
-void pl_request_refuse(struct pl_session *session, const struct pl_frame *frame, uint32_t status)
+__attribute__((cold)) void pl_request_refuse(struct pl_session *session, const struct pl_frame *frame, uint32_t status)
 {
     struct plait_request request = { .session = session, .server = session->server, .message = { .frame = *frame } };
     const char *text = pl_status_text(status);
@@ -357,7 +358,7 @@ void pl_request_run(struct pl_session *session, struct pl_message *message)
         .session = session,
         .server = session->server,
         .message = *message,
-        .arrived = session->batch_ticks,
+        .arrived = session->seen,
         .one_way = message->frame.kind == PL_FRAME_SEND,
     };
     const struct pl_method *method = request.method = find_method(&request, name);
@@ -384,7 +385,7 @@ void pl_request_run(struct pl_session *session, struct pl_message *message)
     }
 }
 
-void pl_request_cancel(struct pl_session *session, uint64_t call)
+__attribute__((cold)) void pl_request_cancel(struct pl_session *session, uint64_t call)
 {
     bool locked = lock_send(session);
     pl_list_each(item, &session->deferred)
@@ -466,7 +467,7 @@ int64_t plait_request_time_left(const plait_request *request)
     return left > 0 ? left : 0;
 }
 
-int plait_request_cancelled(const plait_request *request)
+__attribute__((cold)) int plait_request_cancelled(const plait_request *request)
 {
     struct pl_session *session = request->session;
     if (plait_request_time_left(request) == 0) return 1;

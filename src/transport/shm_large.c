@@ -311,7 +311,10 @@ static int receive_on_socket(struct shm_transport *t, struct pl_message *ret_mes
 
 int pl_shm_receive_large(struct shm_transport *t, struct pl_message *ret_message)
 {
-    return t->awaited == ANNOUNCEMENT ? receive_in_segment(t, ret_message) : receive_on_socket(t, ret_message);
+    int r = t->awaited == ANNOUNCEMENT ? receive_in_segment(t, ret_message) : receive_on_socket(t, ret_message);
+    t->base.partial = r == PL_TRANSPORT_EMPTY;
+    if (r == PL_TRANSPORT_OK) ret_message->fresh = true;
+    return r;
 }
 
 /* The frame in the ring says that its body lies elsewhere. */

@@ -61,11 +61,7 @@ static int found_empty(struct shm_transport *t)
 static int shm_receive(struct pl_transport *transport, struct pl_message *ret_message)
 {
     struct shm_transport *t = pl_shm_of(transport);
-    if (__builtin_expect(t->awaited != NOTHING, 0)) {
-        int r = pl_shm_receive_large(t, ret_message);
-        transport->partial = r == PL_TRANSPORT_EMPTY;
-        return r;
-    }
+    if (__builtin_expect(t->awaited != NOTHING, 0)) return pl_shm_receive_large(t, ret_message);
     for (;;) {
         const uint8_t *data = NULL;
         uint8_t head[PL_FRAME_HEAD];
@@ -89,11 +85,11 @@ static int shm_receive(struct pl_transport *transport, struct pl_message *ret_me
         }
         if (__builtin_expect(frame.flags & (PL_FRAME_IN_SEGMENT | PL_FRAME_ON_SOCKET), 0)) {
             r = pl_shm_begin_large(t, &frame, data + PL_FRAME_HEAD);
-            if (r == 0) r = pl_shm_receive_large(t, ret_message);
-            transport->partial = r == PL_TRANSPORT_EMPTY;
-            return r;
+            return r == 0 ? pl_shm_receive_large(t, ret_message) : r;
         }
         pl_message_lend(ret_message, &frame, data);
+        ret_message->fresh = t->in.tail != t->seen;
+        t->seen = t->in.tail;
         return PL_TRANSPORT_OK;
     }
 }

@@ -23,6 +23,7 @@ struct shm_transport {
     int side;
     int bell_out;
     uint32_t own_cpu; /* as last published */
+    uint64_t seen;    /* the peer's tail at the last receive that gave a message */
     struct pl_stream control;
 
     struct pl_segment_pool *pool; /* made with the first large body sent */
