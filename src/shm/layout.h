@@ -66,6 +66,7 @@ struct pl_broadcast_shared {
                                              intent - capacity is gone */
     _Atomic uint64_t tail;                /* bytes published, free running */
     _Atomic uint32_t cpu;                 /* the publisher's, + 1; 0 unknown */
+    _Atomic uint32_t closed;              /* 1: it ended in order */
     _Alignas(
         64) _Atomic uint64_t mark[PL_BROADCAST_MARKS]; /* of each part of the ring, where its first message begins */
     _Alignas(64) _Atomic uint32_t generation[PL_SEGMENTS_MAX]; /* that each segment holds now */
@@ -78,6 +79,8 @@ struct pl_waiters_page {
 
 /* Writable by one subscriber and the publisher. */
 struct pl_subscriber_page {
+    _Alignas(64) uint64_t start;           /* publisher, before it hands the page over: where to begin */
+    uint64_t number;                       /* and what number is due there; 0 unknown */
     _Alignas(64) _Atomic uint64_t cursor;  /* subscriber: all before it has been read */
     _Alignas(64) _Atomic uint32_t waiting; /* publisher: 1 while it sleeps (futex) until cursor is at `need` */
     _Atomic uint64_t need;

@@ -384,6 +384,15 @@ static void to_mark(struct pl_broadcast_reader *reader, uint64_t wanted)
     reader->position = best == tail ? oldest : best;
 }
 
+int pl_broadcast_begin(struct pl_broadcast_reader *reader, uint64_t position, uint64_t number)
+{
+    if (position % PL_BROADCAST_ALIGN != 0) return lie(reader, "it says to begin at", position);
+    reader->position = position;
+    reader->number = number;
+    reader->skipped = number == 0;
+    return look(reader);
+}
+
 int pl_broadcast_seek(struct pl_broadcast_reader *reader, uint64_t history)
 {
     uint64_t last = 0;

@@ -84,6 +84,9 @@ int pl_broadcast_read(struct pl_broadcast_reader *reader, struct pl_broadcast_he
  * those before counts as lost. */
 int pl_broadcast_seek(struct pl_broadcast_reader *reader, uint64_t history);
 
+/* Places the reader where the writer says. 0, or -EPROTO: that can't be. */
+int pl_broadcast_begin(struct pl_broadcast_reader *reader, uint64_t position, uint64_t number);
+
 /* True: something is published that was not read. */
 static inline bool pl_broadcast_ready(const struct pl_broadcast_reader *reader)
 {
