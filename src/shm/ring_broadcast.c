@@ -238,7 +238,7 @@ void pl_broadcast_write(struct pl_broadcast_writer *writer, struct pl_broadcast_
     atomic_thread_fence(memory_order_release);
     head->number = ++writer->number;
     copy_in(at, head, sizeof *head);
-    copy_in(at + sizeof *head, body, head->size);
+    if (head->size > 0) copy_in(at + sizeof *head, body, head->size); /* an empty body may be NULL */
     writer->tail = end;
     /* RB1: the bytes, pairs with AB1 in look. */
     atomic_store_explicit(&shared->tail, end, memory_order_release);

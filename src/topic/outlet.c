@@ -81,7 +81,7 @@ static int queue(struct pl_outlet *outlet, const struct pl_frame *frame, const v
     uint8_t head[PL_FRAME_HEAD];
     pl_frame_encode(head, frame);
     int r = pl_buffer_append(&outlet->stream.out, head, sizeof head);
-    if (r == 0) r = pl_buffer_append(&outlet->stream.out, body, frame->size);
+    if (r == 0 && frame->size > 0) r = pl_buffer_append(&outlet->stream.out, body, frame->size);
     if (r < 0) return pl_error(r, "no memory for a subscriber's queue");
     return 0;
 }

@@ -270,7 +270,10 @@ TEST(held_messages_stay_when_all_else_is_closed)
     plait_publisher_close(publisher);
     CHECK_INT(plait_message_hold(held[0], &again), -EALREADY);
     for (int i = 0; i < 100; i++) {
-        CHECK_INT(atoi(plait_message_body(held[i]).data), i);
+        char text[16];
+        snprintf(text, sizeof text, "%d", i);
+        CHECK_INT(plait_message_body(held[i]).size, strlen(text));
+        CHECK_MEM(plait_message_body(held[i]).data, text, strlen(text));
         CHECK_STR(plait_message_topic(held[i]), "kept");
         plait_message_release(held[i]);
     }
