@@ -14,6 +14,8 @@
 #include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/prctl.h>
+#include <time.h>
 
 enum { ACCEPT_BATCH = 32, ACCEPT_RETRY_NS = 100000000 };
 
@@ -103,12 +105,29 @@ static bool lingering(const struct plait_publisher *publisher)
     return false;
 }
 
+/* Not sooner after the last time than waking so many takes: sleepers that wake for each message would leave no time
+ * for anything else. Until then more of them may have something to read. */
+static void ring_all(struct plait_publisher *publisher)
+{
+    uint64_t now = pl_clock_ns();
+    /* Relaxed, all: the descriptor that woke us orders them. */
+    uint64_t span = (uint64_t)atomic_exchange_explicit(&publisher->asleep, 0, memory_order_relaxed) * PL_TOPIC_WAKE_NS;
+    if (publisher->ring_due > now) {
+        struct timespec due = { .tv_nsec = (long)(publisher->ring_due - now) };
+        nanosleep(&due, NULL);
+        now = publisher->ring_due;
+    }
+    publisher->ring_due = now + (span < PL_TOPIC_WAKE_MAX_NS ? span : PL_TOPIC_WAKE_MAX_NS);
+    if (atomic_fetch_and_explicit(&publisher->chores, ~(uint32_t)PL_CHORE_RING, memory_order_relaxed) & PL_CHORE_RING)
+        pl_doorbell_ring(publisher->bell);
+}
+
 static void do_chores(struct plait_publisher *publisher)
 {
     /* Relaxed: the descriptor that woke us orders it. */
-    uint32_t chores = atomic_exchange_explicit(&publisher->chores, 0, memory_order_relaxed);
-    if (chores & PL_CHORE_RING) pl_doorbell_ring(publisher->bell);
-    if (chores & PL_CHORE_STOP) {
+    uint32_t chores = atomic_load_explicit(&publisher->chores, memory_order_relaxed);
+    if (chores & PL_CHORE_RING) ring_all(publisher);
+    if (chores & PL_CHORE_STOP && publisher->linger_until == 0) {
         publisher->linger_until = pl_clock_ns() + publisher->timeout_ns;
         stop_accepting(publisher);
     }
@@ -118,6 +137,7 @@ static void *help(void *context)
 {
     struct plait_publisher *publisher = context;
     bool more = false;
+    prctl(PR_SET_TIMERSLACK, 1); /* of this thread */
     for (;;) {
         uint64_t until = publisher->linger_until ? publisher->linger_until : PL_NEVER;
         if (more || !announce(publisher)) until = 0;

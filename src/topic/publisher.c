@@ -22,6 +22,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+static void ring(struct plait_publisher *publisher)
+{
+    pl_count(&publisher->counters->doorbells, 1);
+    pl_doorbell_ring(publisher->bell);
+}
+
 /* ---- waiting for subscribers ---- */
 
 /* What ends a wait for all of them at once: the slowest one's cursor. NULL: nobody gates. Lock held. */
@@ -74,6 +80,10 @@ static void sleep_for(struct plait_publisher *publisher, struct pl_outlet *outle
         awake = (int64_t)(pl_broadcast_cursor(page) - need) >= 0;
     }
     if (!awake && pl_broadcast_starve(page, need)) {
+        /* Who sleeps shall not wait for the helper any longer: we have the time. Relaxed: see wake. */
+        if (atomic_fetch_and_explicit(&publisher->chores, ~(uint32_t)PL_CHORE_RING, memory_order_relaxed) &
+            PL_CHORE_RING)
+            ring(publisher);
         pl_futex_wait_shared(&page->waiting, 1, deadline_ns);
         pl_spin_end(&publisher->spin, pl_ticks(), PL_SPIN_SLEPT);
     } else {
@@ -124,15 +134,18 @@ static int wait_for_subscribers(struct plait_publisher *publisher)
 
 /* ---- publishing ---- */
 
-static void wake(struct plait_publisher *publisher, uint32_t sleepers)
+/* Few and rare sleepers are woken here. Many would hold us up; and those that fall asleep again before the next
+ * message would make each message cost their waking: the helper wakes them together, after a while. */
+static void wake(struct plait_publisher *publisher, uint32_t sleepers, uint64_t now)
 {
-    pl_count(&publisher->counters->doorbells, 1);
-    if (sleepers <= PL_TOPIC_DIRECT_MAX) {
-        pl_doorbell_ring(publisher->bell);
+    if (sleepers <= PL_TOPIC_DIRECT_MAX && now - publisher->woke > publisher->direct) {
+        publisher->woke = now;
+        ring(publisher);
         return;
     }
-    /* Relaxed: the wake-up, a system call, comes after it. */
-    atomic_fetch_or_explicit(&publisher->chores, PL_CHORE_RING, memory_order_relaxed);
+    /* Relaxed, both: the wake-up, a system call, comes after them. */
+    atomic_fetch_add_explicit(&publisher->asleep, sleepers, memory_order_relaxed);
+    if (atomic_fetch_or_explicit(&publisher->chores, PL_CHORE_RING, memory_order_relaxed) & PL_CHORE_RING) return;
     pl_wake_up(&publisher->wake);
 }
 
@@ -168,7 +181,7 @@ int plait_publisher_publish_as(plait_publisher *publisher, plait_encoding encodi
     pl_count(&publisher->counters->published, 1);
     pl_count(&publisher->counters->bytes_out, size);
     uint32_t sleepers = pl_broadcast_sleepers(publisher->waiters);
-    if (__builtin_expect(sleepers != 0, 0)) wake(publisher, sleepers);
+    if (__builtin_expect(sleepers != 0, 0)) wake(publisher, sleepers, head.ticks);
     return 0;
 }
 
@@ -315,7 +328,7 @@ int plait_publisher_open(plait_publisher **ret_publisher, const char *topic, con
     publisher->bell = publisher->ring_fd = publisher->waiters_fd = publisher->loop.epoll_fd = -1;
     publisher->claim.listeners[0] = publisher->claim.listeners[1] = -1;
     publisher->fork.in_child = on_fork;
-    (void)pl_ticks_of_ns(1); /* measures the rate now rather than at the first message */
+    publisher->direct = pl_ticks_of_ns(PL_TOPIC_DIRECT_NS);
     r = pl_fork_add(&publisher->fork);
     if (r == 0) r = open_all(publisher, &known);
     if (r < 0) {

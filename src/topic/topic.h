@@ -39,7 +39,10 @@ enum {
     PL_TOPIC_HELLO_MS = 1000,
     PL_TOPIC_TIMEOUT_MS = 1000,
     PL_TOPIC_LISTENERS_MAX = 16,
-    PL_TOPIC_DIRECT_MAX = 4 /* sleepers that the publisher wakes itself; more are the helper's */
+    PL_TOPIC_DIRECT_MAX = 4,    /* sleepers that the publisher wakes itself; more are the helper's */
+    PL_TOPIC_DIRECT_NS = 20000, /* since it last did: sooner it leaves them to the helper */
+    PL_TOPIC_WAKE_NS = 10000,   /* for each sleeper, between two wake-ups by the helper */
+    PL_TOPIC_WAKE_MAX_NS = 1000000
 };
 #define PL_TOPIC_NETWORK_MESSAGE ((uint64_t)16 << 20)
 
@@ -65,6 +68,7 @@ struct plait_publisher {
     _Atomic uint32_t count; /* of subscribers; futex */
     uint32_t wanted;        /* wait_subscribers */
     uint32_t cpu;           /* as last told, + 1 */
+    uint64_t woke, direct;  /* when it last woke sleepers itself, and how soon is too soon (ticks) */
     int bell;               /* rings all sleeping subscribers */
     bool reliable;
     uint64_t max_message, timeout_ns;
@@ -78,6 +82,8 @@ struct plait_publisher {
     pthread_t thread;
     bool running;
     _Atomic uint32_t chores; /* PL_CHORE_ */
+    _Atomic uint32_t asleep; /* how many PL_CHORE_RING is for */
+    uint64_t ring_due;       /* ns */
     struct pl_loop loop;
     struct pl_wake wake;
     struct pl_source bell_source; /* while there are outlets at sockets */
