@@ -142,8 +142,8 @@ static void *help(void *context)
         uint64_t until = publisher->linger_until ? publisher->linger_until : PL_NEVER;
         if (more || !announce(publisher)) until = 0;
         if (pl_loop_wait(&publisher->loop, until) < 0) break;
-        do_chores(publisher);
         pl_loop_run_ready(&publisher->loop);
+        do_chores(publisher); /* behind the read that empties the wake-up: one that comes later wakes us again */
         more = publisher->socket_count > 0 && pump_all(publisher);
         if (publisher->linger_until && !lingering(publisher)) break;
     }
