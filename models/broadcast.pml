@@ -9,7 +9,7 @@
  * it was overrun, never the latter with RELIABLE (assert); whoever sleeps is woken (an invalid end state).
  *
  * Each of these must make it fail; run.sh sees to that: NO_FENCE_PUBLISH (FB1), NO_FENCE_SLEEP (FB2), NO_RECHECK,
- * NO_HELPER (the helper isn't told), LATE_RESET (the announcements are taken back after the wake-up), NO_RELEASE_TAIL
+ * NO_HELPER (the helper isn't told), EARLY_CHORE (it looks for what to do before it empties its wake-up), LATE_RESET (the announcements are taken back after the wake-up), NO_RELEASE_TAIL
  * (RB1), LATE_INTENT (RB3), NO_LOOK (the copy is handed out before the look at the intent), and with RELIABLE:
  * NO_FENCE_CURSOR (FB3), NO_FENCE_STARVE (FB4).
  */
@@ -40,7 +40,7 @@ typedef store_buffer {
 byte memory[WORDS];
 store_buffer pending[3];
 bit bell[2];
-bit helper_bell;
+bit helper_bell, chore;     /* the helper is told once, until it has done what it was told for */
 byte finished;
 
 inline put(side, w, v, r, a)
@@ -134,7 +134,17 @@ inline ring_all()
     :: x <= DIRECT -> atomic { pending[PUBLISHER].count == 0; bell[0] = 1; bell[1] = 1 }
     :: else ->
 #ifndef NO_HELPER
-        atomic { pending[PUBLISHER].count == 0; helper_bell = 1 }
+        atomic {
+            pending[PUBLISHER].count == 0;
+            if
+            :: chore == 0 -> chore = 1
+            :: else -> x = 0
+            fi
+        };
+        if
+        :: x > 0 -> helper_bell = 1
+        :: else
+        fi
 #else
         skip
 #endif
@@ -221,11 +231,23 @@ proctype publisher()
     od
 }
 
+inline do_chore()
+{
+    if
+    :: atomic { chore == 1 -> chore = 0 }; atomic { bell[0] = 1; bell[1] = 1 }
+    :: else
+    fi
+}
+
 proctype helper()
 {
 end_helper:
     do
-    :: atomic { helper_bell -> helper_bell = 0; bell[0] = 1; bell[1] = 1 }
+#ifdef EARLY_CHORE
+    :: helper_bell -> do_chore(); helper_bell = 0
+#else
+    :: atomic { helper_bell -> helper_bell = 0 }; do_chore()
+#endif
     od
 }
 

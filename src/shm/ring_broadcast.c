@@ -69,7 +69,7 @@ static inline void copy_out(void *to, const uint8_t *shared, size_t size)
 static size_t control_size(void)
 {
     size_t page = pl_page_size();
-    return page > sizeof(struct pl_broadcast_shared) ? page : 65536;
+    return page > 4096 ? page : 4096;
 }
 
 static bool capacity_possible(uint32_t capacity)
