@@ -18,7 +18,11 @@
 #endif
 #define CAPACITY 2
 #define BUFFER 3
+#ifdef RELIABLE
+#define DIRECT 2
+#else
 #define DIRECT 1        /* more sleepers are woken by the helper */
+#endif
 
 #define PUBLISHER 2     /* subscribers are 0 and 1 */
 #define TAIL (CAPACITY)

@@ -84,6 +84,7 @@ struct pl_subscriber_page {
     _Alignas(64) _Atomic uint64_t cursor;  /* subscriber: all before it has been read */
     _Alignas(64) _Atomic uint32_t waiting; /* publisher: 1 while it sleeps (futex) until cursor is at `need` */
     _Atomic uint64_t need;
+    _Atomic uint32_t leaving; /* subscriber: 1: it only holds messages and reads no more */
     _Atomic uint64_t dropped; /* publisher: how often it went on without this subscriber << 32 | after how many ms */
     _Alignas(64) _Atomic uint64_t hazard[PL_TOPIC_HAZARDS]; /* subscriber: generation << 32 | segment id + 1 */
 };

@@ -17,10 +17,6 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
-#ifndef F_SEAL_FUTURE_WRITE
-#define F_SEAL_FUTURE_WRITE 0x0010
-#endif
-
 enum { SEALS = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL };
 enum { TRIES = 4, OVERRUNS_MAX = 1000 };
 
@@ -99,15 +95,6 @@ static int map(int fd, uint32_t capacity, int protection, uint8_t **ret_base)
     return 0;
 }
 
-/* A kernel before 5.1 doesn't know FUTURE_WRITE: then readers could write, to their own user's harm. */
-static int seal(int fd)
-{
-    int r = pl_memfd_seal(fd, SEALS | F_SEAL_FUTURE_WRITE);
-    if (r == -EINVAL) r = pl_memfd_seal(fd, SEALS);
-    if (r == 0 && fchmod(fd, 0400) != 0) r = pl_error(-errno, "topic: chmod: %s", pl_error_word(errno));
-    return r;
-}
-
 int pl_broadcast_create(struct pl_broadcast_writer *ret_writer, uint32_t capacity, bool reliable, int *ret_fd)
 {
     if (!capacity_possible(capacity)) return pl_error(-EINVAL, "topic: a ring of %u bytes", capacity);
@@ -116,7 +103,7 @@ int pl_broadcast_create(struct pl_broadcast_writer *ret_writer, uint32_t capacit
     int r = pl_memfd_create("plait-topic", control_size() + capacity, &fd);
     if (r == 0) r = map(fd, capacity, PROT_READ | PROT_WRITE, &base);
     if (r < 0) return r;
-    r = seal(fd);
+    r = pl_memfd_seal_one_writer(fd);
     if (r < 0) {
         munmap(base, control_size() + 2 * (size_t)capacity);
         return r;

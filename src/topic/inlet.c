@@ -90,6 +90,7 @@ static int open_shm(struct pl_inlet *inlet)
     if (r == 0) r = pl_broadcast_attach(&inlet->reader, fds[PL_TOPIC_FD_RING]);
     if (r == 0) r = pl_topic_page_attach((void **)&inlet->waiters, fds[PL_TOPIC_FD_WAITERS]);
     if (r == 0) r = pl_topic_page_attach((void **)&inlet->page, fds[PL_TOPIC_FD_PAGE]);
+    if (r == 0) r = pl_intake_new(&inlet->intake, inlet->reader.shared, inlet->page);
     if (r == 0) r = pl_doorbell_check(fds[PL_TOPIC_FD_BELL]);
     if (r == 0) {
         inlet->bell = PL_SOURCE(fds[PL_TOPIC_FD_BELL], on_bell);
@@ -102,6 +103,16 @@ static int open_shm(struct pl_inlet *inlet)
     inlet->shm = true;
     tell(inlet);
     return 0;
+}
+
+static void become_open(struct pl_inlet *inlet)
+{
+    pl_timer_clear(&inlet->subscriber->loop, &inlet->timer);
+    inlet->state = PL_INLET_OPEN;
+    if (inlet->shm) return;
+    /* At a socket what is still in it comes before its end. */
+    pl_loop_remove(&inlet->subscriber->loop, &inlet->process);
+    pl_close(&inlet->process.fd);
 }
 
 static int greeted(struct pl_inlet *inlet, const struct pl_hello_server *hello)
@@ -117,13 +128,11 @@ static int greeted(struct pl_inlet *inlet, const struct pl_hello_server *hello)
     inlet->reliable = hello->features & PL_FEATURE_RELIABLE;
     int r = hello->features & PL_FEATURE_SHM ? open_shm(inlet) : 0;
     if (r < 0) return r;
-    pl_timer_clear(&inlet->subscriber->loop, &inlet->timer);
-    inlet->state = PL_INLET_OPEN;
     inlet->fresh = true;
-    if (inlet->shm) return 0;
-    /* At a socket what is still in it comes before its end. */
-    pl_loop_remove(&inlet->subscriber->loop, &inlet->process);
-    pl_close(&inlet->process.fd);
+    inlet->due = inlet->shm ? hello->outstanding : 0;
+    if (inlet->due > PL_SEGMENTS_MAX)
+        return pl_error(-EPROTO, "the publisher has %u segments; the limit is %d", inlet->due, PL_SEGMENTS_MAX);
+    if (inlet->due == 0) become_open(inlet);
     return 0;
 }
 
@@ -164,21 +173,50 @@ static void on_process(struct pl_source *source, uint32_t events)
     give_up(inlet, pl_error(-ECONNRESET, "the publisher is gone"));
 }
 
+/* All that a publisher says in the end are its segments, each with a descriptor. */
+static int hear_segment(struct pl_inlet *inlet, const uint8_t *data)
+{
+    struct pl_frame frame;
+    struct pl_frame_segment segment;
+    int r = pl_frame_decode(&frame, data, PL_FRAME_SEGMENT_SIZE);
+    if (r == 0 && frame.kind != PL_FRAME_SEGMENT)
+        r = pl_error(-EPROTO, "the publisher sends frames of kind %d beside its ring", frame.kind);
+    if (r > 0) r = pl_error(-EPROTO, "the publisher sends frames of a later protocol");
+    if (r < 0) return r;
+    pl_frame_segment_decode(&segment, data + PL_FRAME_HEAD);
+    int fd = pl_stream_take_fd(&inlet->stream);
+    if (fd < 0) return pl_error(-EPROTO, "the publisher announces segment %u without its memory", segment.id);
+    r = pl_intake_add(inlet->intake, fd, &segment);
+    pl_stream_consume(&inlet->stream, PL_FRAME_HEAD + PL_FRAME_SEGMENT_SIZE);
+    if (inlet->due > 0 && --inlet->due == 0) become_open(inlet);
+    return r == -ENOMEM || r == -EMFILE ? 0 : r; /* what lies in there will be lost */
+}
+
+static void hear_segments(struct pl_inlet *inlet)
+{
+    const uint8_t *data;
+    size_t size;
+    int r;
+    inlet->stream.readable = true;
+    while ((r = pl_stream_peek(&inlet->stream, PL_FRAME_HEAD + PL_FRAME_SEGMENT_SIZE, &data, &size)) == PL_STREAM_OK) {
+        r = hear_segment(inlet, data);
+        if (r < 0) break;
+    }
+    if (r == PL_STREAM_END) r = pl_error(-ECONNRESET, "the publisher is gone");
+    if (r < 0 && inlet->state != PL_INLET_ENDED) give_up(inlet, r);
+}
+
 static void on_socket(struct pl_source *source, uint32_t events)
 {
     struct pl_inlet *inlet = pl_container_of(source, struct pl_inlet, socket);
-    uint8_t byte;
     inlet->stream.readable = true;
-    if (inlet->state == PL_INLET_GREETING) {
+    (void)events;
+    if (inlet->state == PL_INLET_GREETING && !inlet->shm) {
         int r = read_greeting(inlet);
         if (r < 0) give_up(inlet, r);
-        return;
+        if (r < 0 || inlet->state == PL_INLET_OPEN) return;
     }
-    if (!inlet->shm || !(events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR))) return; /* read when it is taken */
-    ssize_t n = recv(inlet->stream.fd, &byte, 1, MSG_DONTWAIT);
-    if (n < 0 && (errno == EAGAIN || errno == EINTR)) return;
-    if (n > 0) give_up(inlet, pl_error(-EPROTO, "the publisher sends what it shouldn't"));
-    else on_process(&inlet->process, 0);
+    if (inlet->shm) hear_segments(inlet); /* else it is read when it is taken */
 }
 
 int pl_inlet_new(struct pl_inlet **ret_inlet, struct plait_subscriber *subscriber, const struct pl_instance *instance,
@@ -227,10 +265,11 @@ void pl_inlet_free(struct pl_inlet *inlet)
     pl_loop_remove(&subscriber->loop, &inlet->bell);
     pl_timer_clear(&subscriber->loop, &inlet->timer);
     pl_list_remove(&inlet->link);
+    if (inlet->intake != NULL) pl_intake_close(inlet->intake, &inlet->stream.fd);
+    else pl_topic_page_detach(inlet->page);
     pl_inlet_forked(inlet);
     pl_broadcast_detach(&inlet->reader);
     pl_topic_page_detach(inlet->waiters);
-    pl_topic_page_detach(inlet->page);
     free(inlet->partial);
     free(inlet);
 }
@@ -268,18 +307,51 @@ static plait_lost cause(struct pl_inlet *inlet)
     return inlet->fresh && inlet->later ? PLAIT_LOST_RECONNECTED : PLAIT_LOST_OVERRUN;
 }
 
-static int take_shm(struct pl_inlet *inlet)
+/* The message that lies in a segment. A record of an unknown one has its announcement in the socket: the publisher
+ * announces first. */
+static int take_bulk(struct pl_inlet *inlet)
 {
     struct plait_message *message = &inlet->subscriber->message;
-    uint64_t lost = 0;
+    struct pl_frame_segment where;
+    if (message->head.size != PL_FRAME_SEGMENT_SIZE)
+        return pl_error(-EPROTO, "the publisher's record of a segment has %u bytes", message->head.size);
+    pl_frame_segment_decode(&where, inlet->subscriber->body);
+    if ((uint32_t)where.size > inlet->subscriber->max_message) return PL_BULK_GONE;
+    int r = pl_intake_take(inlet->intake, &where, message);
+    if (r != PL_BULK_GONE || inlet->state != PL_INLET_OPEN) return r;
+    hear_segments(inlet);
+    return pl_intake_take(inlet->intake, &where, message);
+}
+
+static int take_ring(struct pl_inlet *inlet)
+{
+    struct plait_message *message = &inlet->subscriber->message;
+    uint64_t lost = inlet->gone;
     int r = pl_broadcast_read(&inlet->reader, &message->head, inlet->subscriber->body, &lost);
-    if (__builtin_expect(r == PL_BROADCAST_OK, 1)) {
-        message->body = inlet->subscriber->body;
-        message->unix_ns = 0;
-        if (inlet->reader.position - inlet->told >= inlet->reader.capacity / 8) tell(inlet);
-        finish(inlet, lost, __builtin_expect(lost > 0, 0) ? cause(inlet) : PLAIT_LOST_NOTHING);
-        return 0;
+    inlet->gone = lost;
+    if (r != PL_BROADCAST_OK) return r;
+    message->body = inlet->subscriber->body;
+    message->unix_ns = 0;
+    if (__builtin_expect(message->head.kind != PL_BULK_RING, 0)) {
+        r = message->head.kind == PL_BULK_SEGMENT
+                ? take_bulk(inlet)
+                : pl_error(-EPROTO, "the publisher's message is of kind %d", message->head.kind);
+        if (r < 0) return r;
+        inlet->gone += r == PL_BULK_GONE;
+        if (r == PL_BULK_GONE) return PL_BULK_AGAIN;
     }
+    if (inlet->reader.position - inlet->told >= inlet->reader.capacity / 8 || message->intake != NULL) tell(inlet);
+    finish(inlet, inlet->gone, __builtin_expect(inlet->gone > 0, 0) ? cause(inlet) : PLAIT_LOST_NOTHING);
+    inlet->gone = 0;
+    return 0;
+}
+
+static int take_shm(struct pl_inlet *inlet)
+{
+    int r;
+    do r = take_ring(inlet);
+    while (r == PL_BULK_AGAIN);
+    if (__builtin_expect(r == 0, 1)) return 0;
     if (r < 0) {
         give_up(inlet, r);
         return PL_INLET_DONE;
@@ -288,6 +360,7 @@ static int take_shm(struct pl_inlet *inlet)
     if (inlet->state != PL_INLET_ENDED || pl_broadcast_ready(&inlet->reader)) return PL_INLET_EMPTY;
     /* relaxed: the HUP came after it */
     inlet->died = atomic_load_explicit(&inlet->reader.shared->closed, memory_order_relaxed) == 0;
+    inlet->subscriber->pending_lost += inlet->gone;
     return PL_INLET_DONE;
 }
 
@@ -373,17 +446,17 @@ static int take_socket(struct pl_inlet *inlet)
 
 int pl_inlet_take(struct pl_inlet *inlet)
 {
-    if (inlet->shm) return take_shm(inlet);
     if (inlet->state == PL_INLET_GREETING) return PL_INLET_EMPTY;
+    if (inlet->shm) return take_shm(inlet);
     return inlet->state == PL_INLET_OPEN ? take_socket(inlet) : PL_INLET_DONE;
 }
 
 bool pl_inlet_ready(const struct pl_inlet *inlet)
 {
-    return inlet->shm && pl_broadcast_ready(&inlet->reader);
+    return inlet->shm && inlet->state != PL_INLET_GREETING && pl_broadcast_ready(&inlet->reader);
 }
 
 bool pl_inlet_sleep(struct pl_inlet *inlet)
 {
-    return !inlet->shm || pl_broadcast_sleep(&inlet->reader, inlet->waiters);
+    return !inlet->shm || inlet->state == PL_INLET_GREETING || pl_broadcast_sleep(&inlet->reader, inlet->waiters);
 }

@@ -63,17 +63,19 @@ const char *plait_message_lost_text(const plait_message *message)
 int plait_message_hold(plait_message *message, plait_message **ret_held)
 {
     if (message->held) return pl_error(-EALREADY, "the message is held already");
-    size_t body = message->memory == NULL ? message->head.size : 0;
+    bool moves = message->memory != NULL || message->intake != NULL;
+    size_t body = moves ? 0 : message->head.size;
     plait_message *held = malloc(sizeof *held + body);
     if (held == NULL) return pl_error(-ENOMEM, "no memory to hold a message of %u bytes", message->head.size);
     *held = *message;
     held->held = true;
-    if (message->memory == NULL) {
+    if (!moves) {
         if (body > 0) memcpy(held + 1, message->body, body);
         held->body = (const uint8_t *)(held + 1);
-    } else { /* moves: what was lent shows the same bytes until the next call */
-        message->memory = NULL;
     }
+    /* What was lent shows the same bytes until the next call: it only has nothing to give back any more. */
+    message->memory = NULL;
+    message->intake = NULL;
     *ret_held = held;
     return 0;
 }
@@ -82,5 +84,6 @@ void plait_message_release(plait_message *held)
 {
     if (held == NULL || !held->held) return;
     free(held->memory);
+    pl_intake_let_go(held);
     free(held);
 }

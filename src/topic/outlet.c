@@ -36,35 +36,36 @@ void pl_outlet_free(struct pl_outlet *outlet)
     free(outlet);
 }
 
-static void uncount(struct pl_outlet *outlet)
+/* Lock held, so that the publishing thread announces nothing to a socket that is somebody else's by then. */
+static void let_go(struct pl_outlet *outlet)
 {
     struct plait_publisher *publisher = outlet->publisher;
+    pl_timer_clear(&publisher->loop, &outlet->timer);
+    pl_loop_remove(&publisher->loop, &outlet->socket);
+    pl_list_remove(&outlet->link);
+    pl_stream_deinit(&outlet->stream);
+    pl_status_connection_remove(outlet->status);
+    if (outlet->page == NULL) {
+        publisher->greeting_count--;
+        return;
+    }
     /* Relaxed: a number. */
     atomic_fetch_sub_explicit(&publisher->count, 1, memory_order_relaxed);
-    if (outlet->shm || --publisher->socket_count > 0) return;
-    pl_loop_remove(&publisher->loop, &publisher->bell_source);
+    if (!outlet->shm && --publisher->socket_count == 0) pl_loop_remove(&publisher->loop, &publisher->bell_source);
 }
 
 void pl_outlet_end(struct pl_outlet *outlet)
 {
     struct plait_publisher *publisher = outlet->publisher;
-    bool pinned = false;
-    pl_timer_clear(&publisher->loop, &outlet->timer);
-    pl_loop_remove(&publisher->loop, &outlet->socket);
-    pl_stream_deinit(&outlet->stream);
-    pl_status_connection_remove(outlet->status);
-    if (outlet->page == NULL) publisher->greeting_count--;
-    else uncount(outlet);
     pthread_mutex_lock(&publisher->lock);
-    pl_list_remove(&outlet->link);
-    if (outlet->page != NULL) {
-        pinned = outlet->orphan = outlet->pinned;
+    let_go(outlet);
+    bool pinned = outlet->orphan = outlet->pinned; /* then the publishing thread frees it */
+    if (pinned) {
         /* Relaxed: the wake-up, a system call, comes after it. */
-        if (pinned) atomic_store_explicit(&outlet->page->waiting, 0, memory_order_relaxed);
-        if (pinned) pl_outlet_wake_publisher(outlet->page);
+        atomic_store_explicit(&outlet->page->waiting, 0, memory_order_relaxed);
+        pl_outlet_wake_publisher(outlet->page);
     }
     pthread_mutex_unlock(&publisher->lock);
-    /* A pinned one may be freed by the publisher's thread from here on; its page alone is used until then. */
     if (!pinned) pl_outlet_free(outlet);
 }
 
@@ -89,7 +90,7 @@ static int queue(struct pl_outlet *outlet, const struct pl_frame *frame, const v
 /* ---- joining ---- */
 
 /* Makes it one of those whom the publisher counts, and says where it begins. Its cursor is not before what the
- * publisher may overwrite without another look at cursors. */
+ * publisher may overwrite without another look at cursors. Lock held. */
 static int join(struct pl_outlet *outlet, const struct pl_frame *frame)
 {
     struct plait_publisher *publisher = outlet->publisher;
@@ -97,7 +98,6 @@ static int join(struct pl_outlet *outlet, const struct pl_frame *frame)
     struct pl_broadcast_reader *reader = &outlet->reader;
     int r = 0;
     pl_broadcast_reader_init(reader, writer->shared, writer->data, writer->capacity);
-    pthread_mutex_lock(&publisher->lock);
     if ((frame->method & PL_SUBSCRIBE_GO_ON) == 0) r = pl_broadcast_seek(reader, frame->call);
     /* Relaxed: under the lock, and before anybody else has the page. */
     uint64_t limit = atomic_load_explicit(&publisher->limit, memory_order_relaxed);
@@ -109,7 +109,6 @@ static int join(struct pl_outlet *outlet, const struct pl_frame *frame)
     outlet->since = 0;
     pl_list_remove(&outlet->link);
     pl_list_append(&publisher->outlets, &outlet->link);
-    pthread_mutex_unlock(&publisher->lock);
     publisher->greeting_count--;
     return r;
 }
@@ -155,6 +154,7 @@ static int answer(struct pl_outlet *outlet, const int *fds, size_t count)
         .max_message = network && publisher->max_message > PL_TOPIC_NETWORK_MESSAGE ? PL_TOPIC_NETWORK_MESSAGE
                                                                                     : publisher->max_message,
         .pid = (uint32_t)getpid(),
+        .outstanding = outlet->shm ? publisher->segment_count : 0, /* announcements that follow at once */
         .ring_capacity = outlet->shm ? publisher->writer.capacity : 0,
         .method_count = 1, /* the topic, like a method */
         .tail_size = 1 + name_size,
@@ -174,9 +174,13 @@ static int greet_shm(struct pl_outlet *outlet, const struct pl_frame *frame)
     int r = pl_topic_page_create((void **)&outlet->page, &page);
     if (r < 0) return r;
     int fds[PL_TOPIC_FDS] = { publisher->ring_fd, publisher->waiters_fd, page, publisher->bell };
+    pthread_mutex_lock(&publisher->lock); /* no message with an unknown segment comes between */
     r = join(outlet, frame);
     count(outlet);
-    return r < 0 ? r : answer(outlet, fds, PL_TOPIC_FDS);
+    if (r == 0) r = answer(outlet, fds, PL_TOPIC_FDS);
+    if (r == 0) r = pl_bulk_announce_all(outlet);
+    pthread_mutex_unlock(&publisher->lock);
+    return r;
 }
 
 static int greet_socket(struct pl_outlet *outlet, const struct pl_frame *frame)
@@ -184,7 +188,9 @@ static int greet_socket(struct pl_outlet *outlet, const struct pl_frame *frame)
     struct plait_publisher *publisher = outlet->publisher;
     int r = private_page(outlet);
     if (r < 0) return r;
+    pthread_mutex_lock(&publisher->lock);
     r = join(outlet, frame);
+    pthread_mutex_unlock(&publisher->lock);
     if (publisher->socket_count++ == 0 && r == 0)
         r = pl_loop_add(&publisher->loop, &publisher->bell_source, EPOLLIN | EPOLLET);
     count(outlet);
@@ -257,6 +263,27 @@ static int queue_dropped(struct pl_outlet *outlet)
     return queue(outlet, &frame, NULL);
 }
 
+/* The body as it is queued: out of the ring, or of the segment that stands there. 1: gone, or too large for a network.
+ */
+static int queue_message(struct pl_outlet *outlet, const struct pl_broadcast_head *head, const uint8_t *body)
+{
+    bool network = outlet->listener->url.scheme == PL_SCHEME_TCP;
+    struct pl_frame frame = { .size = head->size,
+                              .kind = PL_FRAME_MESSAGE,
+                              .encoding = head->encoding,
+                              .call = head->number,
+                              .trace = (uint64_t)unix_ns_of(head->ticks) };
+    if (head->kind == PL_BULK_RING) return queue(outlet, &frame, body);
+    const uint8_t *data;
+    size_t size;
+    if (pl_bulk_view(outlet, body, &data, &size) != 0) return 1;
+    frame.size = (uint32_t)size;
+    int r = network && size > PL_TOPIC_NETWORK_MESSAGE ? 1 : queue(outlet, &frame, data);
+    pl_hazard_clear(outlet->page, 0);
+    return r;
+}
+
+/* 0; PL_BROADCAST_EMPTY; -errno. What can't be sent is a gap. */
 static int queue_next(struct pl_outlet *outlet)
 {
     struct pl_broadcast_head head;
@@ -266,12 +293,8 @@ static int queue_next(struct pl_outlet *outlet)
     if (r != PL_BROADCAST_OK) return r;
     if (head.number < outlet->skip_to) return 0;
     if (lost > 0) r = queue_dropped(outlet);
-    struct pl_frame frame = { .size = head.size,
-                              .kind = PL_FRAME_MESSAGE,
-                              .encoding = head.encoding,
-                              .call = head.number,
-                              .trace = (uint64_t)unix_ns_of(head.ticks) };
-    return r < 0 ? r : queue(outlet, &frame, body);
+    if (r == 0) r = queue_message(outlet, &head, body);
+    return r < 0 ? r : 0;
 }
 
 static void tell(struct pl_outlet *outlet)

@@ -38,7 +38,8 @@ static struct pl_outlet *slowest(struct plait_publisher *publisher, uint64_t now
     pl_list_each(item, &publisher->outlets)
     {
         struct pl_outlet *outlet = pl_container_of(item, struct pl_outlet, link);
-        if (!outlet->gates) continue;
+        /* Relaxed: a subscriber that leaves wakes us after it. */
+        if (!outlet->gates || atomic_load_explicit(&outlet->page->leaving, memory_order_relaxed) != 0) continue;
         uint64_t cursor = pl_broadcast_cursor(outlet->page);
         /* A cursor only grows, to at most our tail. Any other is a lie that makes its teller look stuck. */
         if (cursor != outlet->seen && cursor - outlet->seen <= tail - outlet->seen) {
@@ -96,26 +97,29 @@ static void sleep_for(struct plait_publisher *publisher, struct pl_outlet *outle
     if (outlet->orphan) pl_outlet_free(outlet);
 }
 
-/* Waits until SPAN bytes may be written. A quarter of the ring at once, so that the two don't alternate by single
- * messages. */
-static void make_room(struct plait_publisher *publisher, uint64_t span)
+void pl_publisher_wait_for(struct plait_publisher *publisher, uint64_t target, uint64_t extra)
 {
-    uint64_t tail = publisher->writer.tail, capacity = publisher->writer.capacity, begun = 0;
+    uint64_t tail = publisher->writer.tail, need = target + extra, begun = 0;
+    if ((int64_t)(need - tail) > 0) need = tail;
     pthread_mutex_lock(&publisher->lock);
     for (;;) {
         uint64_t now = begun == 0 ? 0 : pl_clock_ns();
         struct pl_outlet *outlet = slowest(publisher, now);
-        if (outlet == NULL || tail + span - outlet->seen <= capacity) break;
+        if (outlet == NULL || (int64_t)(target - outlet->seen) <= 0) break;
         if (begun == 0) begun = now = pl_clock_ns();
         if (outlet->since < begun) outlet->since = begun;
-        if (now - outlet->since >= publisher->timeout_ns) {
-            leave_behind(publisher, outlet, now);
-            continue;
-        }
-        uint64_t need = tail + span - capacity + capacity / 4;
-        sleep_for(publisher, outlet, need < tail ? need : tail, outlet->since + publisher->timeout_ns);
+        if (now - outlet->since >= publisher->timeout_ns) leave_behind(publisher, outlet, now);
+        else sleep_for(publisher, outlet, need, outlet->since + publisher->timeout_ns);
     }
     pthread_mutex_unlock(&publisher->lock);
+}
+
+/* Waits until SPAN bytes may be written. A quarter of the ring at once, so that the two don't alternate by single
+ * messages. */
+static void make_room(struct plait_publisher *publisher, uint64_t span)
+{
+    uint64_t capacity = publisher->writer.capacity;
+    pl_publisher_wait_for(publisher, publisher->writer.tail + span - capacity, capacity / 4);
 }
 
 static int wait_for_subscribers(struct plait_publisher *publisher)
@@ -155,33 +159,66 @@ static int too_large(const struct plait_publisher *publisher, size_t size)
                     size, (unsigned long long)publisher->max_message);
 }
 
-int plait_publisher_publish_as(plait_publisher *publisher, plait_encoding encoding, const void *data, size_t size)
+/* Writes HEAD and the SIZE bytes that stand in the ring, and wakes who sleeps. */
+static void write_message(struct plait_publisher *publisher, struct pl_broadcast_head *head, const void *data)
 {
-    if (__builtin_expect(pl_forked(&publisher->fork), 0))
-        return pl_error(-ECHILD, "topic '%s': opened before fork() (open it in this process)", publisher->topic);
-    if (size > publisher->max_message || size > PL_BROADCAST_BODY_MAX) return too_large(publisher, size);
-    if ((unsigned)encoding > PLAIT_ARRAY) return pl_error(-EINVAL, "there is no encoding %d", (int)encoding);
-    /* Relaxed, both: see wait_for_subscribers and slowest. */
-    if (__builtin_expect(atomic_load_explicit(&publisher->count, memory_order_relaxed) < publisher->wanted, 0)) {
-        int r = wait_for_subscribers(publisher);
-        if (r < 0) return r;
-    }
-    uint64_t span = pl_broadcast_span(size);
+    uint64_t span = pl_broadcast_span(head->size);
+    /* Relaxed: see slowest. */
     if (publisher->reliable &&
         publisher->writer.tail + span > atomic_load_explicit(&publisher->limit, memory_order_relaxed))
         make_room(publisher, span);
-    struct pl_broadcast_head head = { .size = (uint32_t)size, .encoding = (uint8_t)encoding, .ticks = pl_ticks() };
+    head->ticks = pl_ticks();
     uint32_t cpu = (uint32_t)sched_getcpu() + 1;
     if (cpu != publisher->cpu) {
         publisher->cpu = cpu;
         /* Relaxed: a hint to spinners. */
         atomic_store_explicit(&publisher->writer.shared->cpu, cpu, memory_order_relaxed);
     }
-    pl_broadcast_write(&publisher->writer, &head, data);
+    pl_broadcast_write(&publisher->writer, head, data);
     pl_count(&publisher->counters->published, 1);
-    pl_count(&publisher->counters->bytes_out, size);
     uint32_t sleepers = pl_broadcast_sleepers(publisher->waiters);
-    if (__builtin_expect(sleepers != 0, 0)) wake(publisher, sleepers, head.ticks);
+    if (__builtin_expect(sleepers != 0, 0)) wake(publisher, sleepers, head->ticks);
+}
+
+/* What SEGMENT holds, of SIZE bytes. */
+static void write_bulk(struct plait_publisher *publisher, plait_encoding encoding, struct pl_bulk_segment *segment,
+                       size_t size)
+{
+    uint8_t record[PL_FRAME_SEGMENT_SIZE];
+    struct pl_broadcast_head head = { .size = sizeof record, .kind = PL_BULK_SEGMENT, .encoding = (uint8_t)encoding };
+    pl_bulk_record(publisher, segment, size, record);
+    write_message(publisher, &head, record);
+    pl_bulk_give_back(segment);
+}
+
+static int check(struct plait_publisher *publisher, plait_encoding encoding, size_t size)
+{
+    if (__builtin_expect(pl_forked(&publisher->fork), 0))
+        return pl_error(-ECHILD, "topic '%s': opened before fork() (open it in this process)", publisher->topic);
+    if (__builtin_expect(size > publisher->max_message, 0)) return too_large(publisher, size);
+    if (__builtin_expect((unsigned)encoding > PLAIT_ARRAY, 0))
+        return pl_error(-EINVAL, "there is no encoding %d", (int)encoding);
+    /* Relaxed: see wait_for_subscribers. */
+    if (__builtin_expect(atomic_load_explicit(&publisher->count, memory_order_relaxed) < publisher->wanted, 0))
+        return wait_for_subscribers(publisher);
+    return 0;
+}
+
+int plait_publisher_publish_as(plait_publisher *publisher, plait_encoding encoding, const void *data, size_t size)
+{
+    int r = check(publisher, encoding, size);
+    if (r < 0) return r;
+    if (size > PL_BROADCAST_BODY_MAX) {
+        struct pl_bulk_segment *segment;
+        r = pl_bulk_take(publisher, size, &segment);
+        if (r < 0) return r;
+        memcpy(pl_bulk_data(segment), data, size);
+        write_bulk(publisher, encoding, segment, size);
+    } else {
+        struct pl_broadcast_head head = { .size = (uint32_t)size, .encoding = (uint8_t)encoding };
+        write_message(publisher, &head, data);
+    }
+    pl_count(&publisher->counters->bytes_out, size);
     return 0;
 }
 
@@ -197,6 +234,7 @@ static void on_fork(struct pl_fork_hook *hook)
     struct plait_publisher *publisher = pl_container_of(hook, struct plait_publisher, fork);
     pl_helper_forked(publisher);
     pl_claim_forked(&publisher->claim);
+    pl_bulk_forked(publisher);
     pl_close(&publisher->bell);
     pl_close(&publisher->ring_fd);
     pl_close(&publisher->waiters_fd);
@@ -285,6 +323,7 @@ static int apply(struct plait_publisher *publisher, const plait_publisher_option
     int64_t timeout = options->timeout == 0 ? PL_TOPIC_TIMEOUT_MS : options->timeout < 0 ? 0 : options->timeout;
     publisher->timeout_ns = timeout > INT64_MAX / 4 / 1000000 ? UINT64_MAX / 4 : (uint64_t)timeout * 1000000;
     publisher->wanted = options->wait_subscribers;
+    publisher->kept = (options->history < PL_SEGMENTS_MAX / 2 ? options->history : PL_SEGMENTS_MAX / 2) + PL_BULK_KEPT;
     publisher->reliable = options->reliable != 0;
     pl_spin_init(&publisher->spin, 0);
     return pl_allow_parse(&publisher->allow, options->allow);
@@ -374,6 +413,7 @@ void plait_publisher_close(plait_publisher *publisher)
     }
     if (publisher->claim.state != NULL) pl_claim_close(&publisher->claim);
     pl_status_service_remove(publisher->status);
+    pl_bulk_free(publisher);
     pl_broadcast_destroy(&publisher->writer);
     pl_topic_page_detach(publisher->waiters);
     pl_close(&publisher->bell);

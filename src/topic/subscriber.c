@@ -172,6 +172,7 @@ static void release(struct plait_subscriber *subscriber)
 {
     free(subscriber->message.memory);
     subscriber->message.memory = NULL;
+    pl_intake_let_go(&subscriber->message);
 }
 
 /* Hears what epoll has, waiting until DEADLINE. */
@@ -274,7 +275,8 @@ int plait_subscriber_next(plait_subscriber *subscriber, int64_t timeout, plait_m
 {
     if (__builtin_expect(pl_forked(&subscriber->fork), 0))
         return pl_error(-ECHILD, "topic '%s': opened before fork() (open it in this process)", subscriber->target);
-    if (__builtin_expect(subscriber->message.memory != NULL, 0)) release(subscriber);
+    if (__builtin_expect(subscriber->message.memory != NULL || subscriber->message.intake != NULL, 0))
+        release(subscriber);
     uint64_t deadline = 0;
     int r = __builtin_expect(++subscriber->unseen >= UNSEEN, 0) ? hear(subscriber, 0) : 0;
     while (r == 0 && !take(subscriber)) {

@@ -6,6 +6,8 @@
  * subscriber.c  open, next, fd, close: finds publishers, waits
  * inlet.c       one publisher, as its subscriber has it: greets, reads
  * message.c     what is handed out
+ * bulk_out.c    large messages, at the publisher
+ * bulk_in.c     large messages, at the subscriber
  *
  * Who may touch what: a publisher belongs to its caller's thread, the loop and the outlets' sockets to the helper.
  * The list of outlets is the helper's to change, under `lock`; the caller's thread reads it under `lock`, and what
@@ -92,6 +94,12 @@ struct plait_publisher {
     uint32_t greeting_count, socket_count;
     uint64_t linger_until; /* ns; 0: not closing */
 
+    /* large messages: the caller's thread, under `lock` where others look */
+    struct pl_bulk_segment *segments[PL_SEGMENTS_MAX];
+    uint32_t segment_count;
+    uint32_t kept;       /* how many of the last ones are left alone */
+    uint64_t bulk_count; /* published */
+
     int ring_fd, waiters_fd;
     struct pl_claim claim;
     struct pl_allow allow;
@@ -107,6 +115,51 @@ int pl_helper_start(struct plait_publisher *publisher);
 void pl_helper_stop(struct plait_publisher *publisher); /* lingers, then ends the thread and all outlets */
 /* In a forked child: closes what it had. */
 void pl_helper_forked(struct plait_publisher *publisher);
+
+/* Waits until all who count have read up to TARGET; or wakes only with EXTRA more, if it has to sleep. */
+void pl_publisher_wait_for(struct plait_publisher *publisher, uint64_t target, uint64_t extra);
+
+/* ---- large messages ---- */
+
+enum { PL_BULK_RING = 0, PL_BULK_SEGMENT = 1 }; /* kinds of messages in the ring: the body, or where it lies */
+enum { PL_BULK_GONE = 1, PL_BULK_AGAIN = 2 };
+enum { PL_BULK_KEPT = 3 }; /* of the last large messages, besides the history */
+
+struct pl_outlet;
+struct pl_intake;
+struct plait_message;
+
+/* A segment to be filled with SIZE bytes: the caller's until give_back. -ENOMEM, -ENOBUFS, -EMFILE with text. */
+int pl_bulk_take(struct plait_publisher *publisher, size_t size, struct pl_bulk_segment **ret_segment);
+uint8_t *pl_bulk_data(const struct pl_bulk_segment *segment);
+/* What the ring says of it, to be published next: id, generation, size, and in the upper half of that the number of the
+ * announcement that brought the memory. */
+void pl_bulk_record(struct plait_publisher *publisher, struct pl_bulk_segment *segment, size_t size,
+                    uint8_t record[PL_FRAME_SEGMENT_SIZE]);
+void pl_bulk_give_back(struct pl_bulk_segment *segment);
+int pl_bulk_announce_all(struct pl_outlet *outlet); /* under `lock` */
+void pl_bulk_free(struct plait_publisher *publisher);
+void pl_bulk_forked(struct plait_publisher *publisher);
+
+/* Where the body lies that RECORD names; until pl_hazard_clear(outlet->page, 0). 0, or PL_BULK_GONE. */
+int pl_bulk_view(struct pl_outlet *outlet, const uint8_t record[PL_FRAME_SEGMENT_SIZE], const uint8_t **ret_data,
+                 size_t *ret_size);
+
+/* Holds the message WHERE in SLOT; false: it is gone. */
+bool pl_hazard_set(struct pl_subscriber_page *page, int slot, const struct pl_broadcast_shared *shared,
+                   const struct pl_frame_segment *where);
+void pl_hazard_clear(struct pl_subscriber_page *page, int slot);
+
+/* Takes PAGE; SHARED stays as long as the inlet. */
+int pl_intake_new(struct pl_intake **ret_intake, const struct pl_broadcast_shared *shared,
+                  struct pl_subscriber_page *page);
+/* The inlet ends. While messages are held, *socket is taken, so that the publisher sees them held. NULL is fine. */
+void pl_intake_close(struct pl_intake *intake, int *socket);
+/* Takes FD. -EPROTO, -ENOMEM. */
+int pl_intake_add(struct pl_intake *intake, int fd, const struct pl_frame_segment *what);
+/* Into MESSAGE, its size and body: 0, PL_BULK_GONE, -EPROTO, -ENOMEM. */
+int pl_intake_take(struct pl_intake *intake, const struct pl_frame_segment *where, struct plait_message *message);
+void pl_intake_let_go(struct plait_message *message); /* any thread */
 
 /* ---- outlet ---- */
 
@@ -161,7 +214,9 @@ struct plait_message {
     plait_lost why;
     uint32_t stuck_ms; /* why: DROPPED */
     bool held;
-    uint8_t *memory; /* of the body, at a socket; free() it */
+    uint8_t *memory;          /* of the body, at a socket or copied; free() it */
+    struct pl_intake *intake; /* whose `slot` holds the body */
+    int slot;
     char topic[PLAIT_NAME_MAX + 1];
     char text[64];
 };
@@ -185,9 +240,12 @@ struct pl_inlet {
 
     struct pl_broadcast_reader reader;
     struct pl_waiters_page *waiters;
-    struct pl_subscriber_page *page;
+    struct pl_subscriber_page *page; /* the intake's */
+    struct pl_intake *intake;
     struct pl_source bell;
     uint64_t told, dropped;
+    uint32_t due;    /* announcements of segments that come with the greeting */
+    uint64_t gone;   /* messages that could not be taken, not told yet */
     uint64_t number; /* at a socket: the next message's */
     uint64_t size;   /* at a socket: of the body that is being received into `partial` */
     uint8_t *partial;
