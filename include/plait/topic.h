@@ -17,7 +17,7 @@
 #ifndef PLAIT_TOPIC_H
 #define PLAIT_TOPIC_H
 
-#include <plait/plait.h>
+#include <plait/service.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -62,6 +62,15 @@ int plait_publisher_open(plait_publisher **ret_publisher, const char *topic, con
  * that is left behind is no error; the log names it. */
 int plait_publisher_publish(plait_publisher *publisher, const void *data, size_t size);
 int plait_publisher_publish_as(plait_publisher *publisher, plait_encoding encoding, const void *data, size_t size);
+
+/* A loan (see loan.h) for a message of up to SIZE bytes: above 8 KiB it lies in a segment that subscribers read in
+ * place. By the thread that publishes. Errors: -ENOBUFS (PLAIT_SEGMENTS_MAX: the text says who holds how many), -ENOMEM
+ * (the text names the size), -EMFILE, -EMSGSIZE. */
+int plait_publisher_loan(plait_publisher *publisher, size_t size, plait_loan **ret_loan);
+
+/* As plait_publisher_publish_as, with the first SIZE bytes of LOAN, which it takes, without a copy if this publisher
+ * lent it. -EINVAL: SIZE is larger than the loan, or the loan is over. */
+int plait_publisher_publish_loan(plait_publisher *publisher, plait_encoding encoding, plait_loan *loan, size_t size);
 
 /* How many subscribers there are now. Any thread. */
 size_t plait_publisher_subscribers(const plait_publisher *publisher);

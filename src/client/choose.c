@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/futex.h"
+#include "base/interrupt.h"
 #include "base/random.h"
 #include "client/client.h"
 #include "connection/context.h"
@@ -20,6 +21,8 @@
 #include <string.h>
 
 enum { LOOK_AGAIN_NS = 10000000, ONE_TRY_MS = 1000, RETRY_MS = 5, WATCH_MS = 1000, EXPAND_MS = 20 };
+#define EXPAND_PAUSE_LEAST_NS UINT64_C(100000000)
+#define EXPAND_PAUSE_MOST_NS UINT64_C(10000000000)
 
 /* ---- one link ---- */
 
@@ -220,7 +223,8 @@ static void note_failure(struct failure *failure, int code)
     snprintf(failure->text, sizeof(failure->text), "%s", pl_error_text());
 }
 
-/* One pass over the living instances: 0; 1: none there, or none that could be reached yet; -errno. */
+/* One pass over the living instances: 0; 1: none there, or none that could be reached yet; -errno: the first's, if
+ * none would do. */
 static int try_instances(struct plait_client *client, const struct taken *taken, uint64_t deadline_ns,
                          struct found *found, struct failure *last)
 {
@@ -229,19 +233,28 @@ static int try_instances(struct plait_client *client, const struct taken *taken,
     int r = pl_lookup(client->target->name, client->peer, &instances, &count);
     if (r < 0) return r;
     int result = 1;
-    for (size_t i = 0; i < count && result == 1; i++) {
+    struct failure hopeless = { 0, "" };
+    for (size_t i = 0; i < count && result != 0; i++) {
         if (is_taken(taken, instances[i].id)) continue;
         uint64_t limit = count > 1 ? pl_clock_ns() + (uint64_t)ONE_TRY_MS * 1000000 : deadline_ns;
         r = connect_instance(client, &instances[i], limit < deadline_ns ? limit : deadline_ns, found);
         if (r == 0) found->more = i + 1 < count;
         if (r == 0) result = 0;
         else if (r < 0 && worth_retrying(r)) note_failure(last, r);
-        else if (r < 0) result = r;
+        else if (r < 0 && hopeless.code == 0) note_failure(&hopeless, r);
         else if (r == PL_CONNECT_BUSY)
             note_failure(last, pl_error(-ETIMEDOUT, "%s: its queue of connections is full", client->target_text));
     }
     free(instances);
-    return result;
+    /* Of instances of another protocol version, say, one that can be talked to may be on its way up. */
+    return result == 1 && hopeless.code < 0 && last->code == 0 ? pl_error(hopeless.code, "%s", hopeless.text) : result;
+}
+
+/* Who waits for no name and no room (PLAIT_NOW) still has to exchange a hello with whoever is there. */
+static uint64_t hello_deadline(const struct plait_client *client, uint64_t deadline_ns, enum patience patience)
+{
+    uint64_t soon = pl_clock_ns() + (uint64_t)ONE_TRY_MS * 1000000;
+    return patience == PATIENCE_OPEN && client->connect_ms < 0 && soon > deadline_ns ? soon : deadline_ns;
 }
 
 static int wait_for_name(struct plait_client *client, const struct taken *taken, uint64_t deadline_ns,
@@ -252,7 +265,7 @@ static int wait_for_name(struct plait_client *client, const struct taken *taken,
     int r;
     for (;;) {
         last.code = 0;
-        r = try_instances(client, taken, deadline_ns, found, &last);
+        r = try_instances(client, taken, hello_deadline(client, deadline_ns, patience), found, &last);
         uint64_t now = pl_clock_ns();
         if (r != 1 || now >= deadline_ns || patience == PATIENCE_NONE) break;
         if (watch == NULL && last.code == 0) {
@@ -262,8 +275,9 @@ static int wait_for_name(struct plait_client *client, const struct taken *taken,
             if (r == 0) continue;
         }
         uint64_t pause = now + (uint64_t)(last.code < 0 || watch == NULL ? RETRY_MS : WATCH_MS) * 1000000;
-        struct pollfd poller = { .fd = watch ? pl_name_watch_fd(watch) : -1, .events = POLLIN };
-        (void)poll(&poller, 1, pl_clock_poll_ms(pause < deadline_ns ? pause : deadline_ns));
+        int fd = watch ? pl_name_watch_fd(watch) : -1;
+        r = pl_interrupt_poll(fd, POLLIN, pause < deadline_ns ? pause : deadline_ns, 0);
+        if (r == -EINTR) break;
         if (watch) pl_name_watch_clear(watch);
     }
     pl_name_watch_close(watch);
@@ -275,11 +289,12 @@ static int wait_for_name(struct plait_client *client, const struct taken *taken,
 static int wait_for_url(struct plait_client *client, uint64_t deadline_ns, enum patience patience, struct found *found)
 {
     for (;;) {
-        int r = connect_url(client, deadline_ns, found);
+        int r = connect_url(client, hello_deadline(client, deadline_ns, patience), found);
         uint64_t now = pl_clock_ns();
         if (r == 0 || patience != PATIENCE_AGAIN || !worth_retrying(r) || now >= deadline_ns) return r;
         uint64_t pause = now + (uint64_t)RETRY_MS * 4 * 1000000;
-        (void)poll(NULL, 0, pl_clock_poll_ms(pause < deadline_ns ? pause : deadline_ns));
+        r = pl_interrupt_poll(-1, 0, pause < deadline_ns ? pause : deadline_ns, 0);
+        if (r == -EINTR) return r;
     }
 }
 
@@ -294,6 +309,7 @@ static void note_taken(struct plait_client *client, struct taken *taken)
         unsigned i = 0;
         if (link->down) continue;
         while (i < taken->count && taken->instance[i] != link->peer.instance) i++;
+        if (i == PL_LINKS_MAX) continue; /* links that drain, or are refused, aren't limited */
         if (i == taken->count) {
             taken->instance[i] = link->peer.instance;
             taken->left[i] = link->draining || link->refused ? 0 : link->peer.concurrency;
@@ -311,10 +327,13 @@ static int connect_one(struct plait_client *client, struct pl_deadline *deadline
     note_taken(client, &taken);
     client->connecting = true;
     pthread_mutex_unlock(&client->lock);
+    const struct pl_interrupt *before = pl_interrupt;
+    pl_interrupt = patience == PATIENCE_NONE ? NULL : &client->interrupt; /* which soon ends by itself */
     /* Before the lookup: what comes after it makes the next look worthwhile. */
     uint64_t stamp = client->target->scheme == PL_SCHEME_NAME ? pl_lookup_stamp(client->peer) : 0;
     int r = client->target->scheme == PL_SCHEME_NAME ? wait_for_name(client, &taken, ns, patience, &found)
                                                      : wait_for_url(client, ns, patience, &found);
+    pl_interrupt = before;
     pthread_mutex_lock(&client->lock);
     client->connecting = false;
     if (r == 0) r = add_link(client, found.transport, &found.accepted, found.local);
@@ -337,8 +356,12 @@ static int wait_for_connecting(struct plait_client *client, struct pl_deadline *
     uint32_t seen = atomic_load_explicit(&client->connects, memory_order_acquire); /* A_CONN1: pairs with R_CONN1 */
     uint64_t ns = pl_deadline_ns(deadline);
     pthread_mutex_unlock(&client->lock);
-    int r = pl_futex_wait(&client->connects, seen, ns);
+    uint64_t slice = pl_interrupt_slice(&client->interrupt, ns);
+    int asked = pl_interrupt_ask(&client->interrupt);
+    int r = asked < 0 ? asked : pl_futex_wait(&client->connects, seen, slice);
     pthread_mutex_lock(&client->lock);
+    if (asked < 0) return asked;
+    if (slice != ns) return 0; /* look again */
     return r == -ETIMEDOUT ? pl_error(r, "%s: no connection in time", client->target_text) : 0;
 }
 
@@ -383,21 +406,33 @@ static bool may_expand(struct plait_client *client, const struct pl_link *link)
 {
     if (client->connecting || client->link_count >= PL_LINKS_MAX || client->target->framing != PL_FRAMING_PLAIT)
         return false;
+    uint64_t now = pl_ticks();
+    if (now - client->expanded < client->expand_pause) return false;
     struct taken taken;
     note_taken(client, &taken);
     for (unsigned i = 0; i < taken.count; i++)
         if (taken.instance[i] == link->peer.instance && taken.left[i] > 0) return true;
     if (client->target->scheme != PL_SCHEME_NAME) return false;
-    uint64_t now = pl_ticks();
     if (now - client->looked < pl_ticks_of_ns(LOOK_AGAIN_NS)) return false;
     client->looked = now;
     return pl_lookup_stamp(client->peer) != client->stamp;
 }
 
+/* What we have will do otherwise. Whoever has no connection to spare (it is out of descriptors, say) would cost each
+ * call the time of a try: the tries grow rare. That there is nobody else (-ENOENT) is known at once. */
 static void expand(struct plait_client *client)
 {
     struct pl_deadline soon = { .timeout_ms = EXPAND_MS };
-    (void)connect_one(client, &soon, PATIENCE_NONE); /* what we have will do otherwise */
+    int r = connect_one(client, &soon, PATIENCE_NONE);
+    uint64_t least = pl_ticks_of_ns(EXPAND_PAUSE_LEAST_NS), most = pl_ticks_of_ns(EXPAND_PAUSE_MOST_NS);
+    if (r == 0) {
+        client->expand_pause = 0;
+    } else if (r != -ENOENT) {
+        client->expanded = pl_ticks();
+        client->expand_pause = client->expand_pause == 0         ? least
+                               : client->expand_pause > most / 2 ? most
+                                                                 : client->expand_pause * 2;
+    }
 }
 
 bool pl_link_lives(const struct plait_client *client, const struct pl_link *link)
@@ -432,6 +467,7 @@ int pl_client_choose(struct plait_client *client, bool first, struct pl_deadline
         }
         int r =
             client->connecting ? wait_for_connecting(client, deadline) : connect_one(client, deadline, PATIENCE_AGAIN);
+        if (r == -EINTR) return r;
         if (r < 0 && least_loaded(client, first) == NULL) return r; /* nor did another thread find somebody */
     }
 }

@@ -16,6 +16,7 @@ void pl_call_end(struct pl_call *call, int result, plait_reply *reply, const cha
     struct pl_link *link = call->on;
     pl_list_remove(&call->link);
     if (link != NULL) {
+        if (__builtin_expect(pl_link_full(link), 0)) pl_client_wake_waiters(link->client); /* no doorbell tells them */
         link->outstanding--;
         if (__builtin_expect(link->borrower == call, 0)) {
             /* Answered before it was all read: its caller takes the memory away. */
@@ -69,7 +70,7 @@ static plait_reply *make_reply(struct pl_message *message)
 }
 
 /* What a failing status says: the errno; the text is the body. */
-static int failure(const plait_reply *reply, char *text, size_t size)
+__attribute__((cold)) static int failure(const plait_reply *reply, char *text, size_t size)
 {
     int error = pl_status_errno(reply->status);
     if (error == 0) error = -EREMOTEIO;
@@ -123,7 +124,7 @@ static void take_reply(struct pl_link *link, struct pl_message *message)
 
 /* ---- receiving ---- */
 
-static int take_goaway(struct pl_link *link, const struct pl_message *message)
+__attribute__((cold)) static int take_goaway(struct pl_link *link, const struct pl_message *message)
 {
     if (message->size != 8) return pl_error(-EPROTO, "a GOAWAY of %zu bytes", message->size);
     link->draining = true;
@@ -212,7 +213,7 @@ bool pl_client_pump(struct plait_client *client)
 
 /* ---- the end of a link ---- */
 
-static const char *who_died(const struct pl_link *link, char *text, size_t size, int error)
+__attribute__((cold)) static const char *who_died(const struct pl_link *link, char *text, size_t size, int error)
 {
     const struct plait_client *client = link->client;
     if (error == -ETIMEDOUT || error == -ECANCELED) {
@@ -235,7 +236,7 @@ void pl_link_refused(struct pl_link *link)
     pl_client_kick(link->client);
 }
 
-void pl_link_down(struct pl_link *link, int error)
+__attribute__((cold)) void pl_link_down(struct pl_link *link, int error)
 {
     struct plait_client *client = link->client;
     char text[1600], why[1500];
@@ -276,7 +277,7 @@ void pl_client_reap(struct plait_client *client)
     }
 }
 
-void pl_client_expire(struct plait_client *client)
+__attribute__((cold)) void pl_client_expire(struct plait_client *client)
 {
     uint64_t now = pl_clock_ns(), next = PL_NEVER;
     if (client->async_count == 0 || now < client->next_deadline) return;
@@ -288,6 +289,7 @@ void pl_client_expire(struct plait_client *client)
             continue;
         }
         struct pl_link *link = call->on;
+        if (link) pl_call_tell_cancelled(call);
         end_async(client, call, -ETIMEDOUT, NULL, "no reply in time");
         if (link && link->idless) pl_link_down(link, -ETIMEDOUT); /* a late reply must never answer the next call */
     }

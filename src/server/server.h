@@ -74,9 +74,10 @@ struct pl_reactor {
     unsigned awake_count;
     struct pl_timer stall_timer;
     struct pl_timer grace_timer;
-    uint64_t looked;  /* ticks at the last look at epoll */
-    uint64_t now;     /* ticks at the start of this round's work */
-    uint64_t handled; /* requests */
+    uint64_t looked;      /* ticks at the last look at epoll */
+    uint64_t now;         /* ticks when this round began, or when its last handler ended and somebody asked */
+    uint64_t now_handled; /* `handled` at that time */
+    uint64_t handled;     /* requests */
     bool draining, over;
     bool told; /* epoll told something since this wait began */
     pthread_mutex_t inbox_lock;
@@ -149,7 +150,8 @@ struct pl_session {
     uint64_t reply_limit;  /* the client's */
     uint64_t admitted;     /* inbound bytes of the message being received */
     uint64_t stall_moved, stall_since;
-    uint64_t batch_ticks;
+    uint64_t seen;    /* ticks when the message at hand was seen first */
+    uint64_t emptied; /* ticks when nothing was there last: what comes next came after that */
 
     pthread_mutex_t send_lock;
     _Atomic uint32_t deferred_count;
@@ -211,7 +213,8 @@ void pl_session_set_pause(struct pl_session *session, unsigned bit, bool on);
 void pl_request_run(struct pl_session *session, struct pl_message *message);
 void pl_request_cancel(struct pl_session *session, uint64_t call);
 void pl_request_refuse(struct pl_session *session, const struct pl_frame *frame, uint32_t status);
-int pl_session_send(struct pl_session *session, const struct pl_frame *frame, const void *body);
+/* BODY may lie in LOAN (NULL: it doesn't), which is taken over if the answer has to wait. */
+int pl_session_send(struct pl_session *session, const struct pl_frame *frame, const void *body, struct pl_loan *loan);
 bool pl_session_unsent(struct pl_session *session);      /* answers wait for room; reactor's thread */
 int pl_session_flush_parked(struct pl_session *session); /* reactor's thread; 0 or -errno */
 void pl_session_drop_parked(struct pl_session *session);

@@ -41,6 +41,8 @@ struct pl_channel_control {
     } side[2];
     /* [direction of travel][segment id]: the generation that the receiver has given back */
     _Alignas(64) _Atomic uint32_t returned[2][PL_SEGMENTS_MAX];
+    /* [direction of travel] the sender waits for a segment: ring its doorbell after giving one back */
+    _Alignas(64) _Atomic uint32_t wanted[2];
 };
 
 enum { PL_BROADCAST_MAGIC = 0x74616970, PL_BROADCAST_VERSION = 1 };

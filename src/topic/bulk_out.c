@@ -18,14 +18,18 @@
 
 enum { STEP = 1 << 16 };
 
+enum { FREE, LENT, ORPHAN }; /* ORPHAN: a loan outlives its publisher and frees it */
+
 struct pl_bulk_segment {
+    struct plait_publisher *publisher;
+    _Atomic uint32_t state;
     uint8_t *data;
     size_t capacity, populated;
     int fd;
     uint32_t id, generation;
     uint32_t made;      /* how often it got new memory */
     uint64_t used, end; /* when, in large messages; and where its message ends in the ring */
-    bool lent, held;    /* to be filled; by a subscriber, when it was last looked at */
+    bool held;          /* by a subscriber, when it was last looked at */
     bool tried;         /* in this search */
 };
 
@@ -37,11 +41,27 @@ static void drop_memory(struct pl_bulk_segment *segment)
     pl_close(&segment->fd);
 }
 
+static bool is_lent(const struct pl_bulk_segment *segment)
+{
+    /* AB10: whoever filled it is done, pairs with RB10 in pl_bulk_give_back. */
+    return atomic_load_explicit(&segment->state, memory_order_acquire) != FREE;
+}
+
+static void segment_free(struct pl_bulk_segment *segment)
+{
+    drop_memory(segment);
+    free(segment);
+}
+
 void pl_bulk_free(struct plait_publisher *publisher)
 {
     for (uint32_t i = 0; i < publisher->segment_count; i++) {
-        drop_memory(publisher->segments[i]);
-        free(publisher->segments[i]);
+        uint32_t lent = LENT;
+        /* AB11: pairs with RB10. Relaxed where it isn't lent: it is ours. RB11: pairs with AB12 in pl_bulk_give_back.
+         */
+        if (!atomic_compare_exchange_strong_explicit(&publisher->segments[i]->state, &lent, ORPHAN,
+                                                     memory_order_acq_rel, memory_order_acquire))
+            segment_free(publisher->segments[i]);
     }
     publisher->segment_count = 0;
 }
@@ -139,7 +159,7 @@ static struct pl_bulk_segment *oldest(struct plait_publisher *publisher, bool th
     uint64_t read = atomic_load_explicit(&publisher->limit, memory_order_relaxed) - publisher->writer.capacity;
     for (uint32_t i = 0; i < publisher->segment_count; i++) {
         struct pl_bulk_segment *segment = publisher->segments[i];
-        if (segment->lent || segment->tried) continue;
+        if (is_lent(segment) || segment->tried) continue;
         if (publisher->reliable && (int64_t)(segment->end - read) > 0) continue;
         if (!thorough && segment->used + publisher->kept > publisher->bulk_count) continue;
         if (found == NULL || segment->used < found->used) found = segment;
@@ -153,6 +173,7 @@ static struct pl_bulk_segment *new_segment(struct plait_publisher *publisher)
     if (publisher->segment_count == PL_SEGMENTS_MAX) return NULL;
     struct pl_bulk_segment *segment = calloc(1, sizeof *segment);
     if (segment == NULL) return NULL;
+    segment->publisher = publisher;
     segment->fd = -1;
     segment->id = publisher->segment_count;
     segment->generation = 1;
@@ -179,7 +200,7 @@ static int none_free(const struct plait_publisher *publisher)
     uint32_t held = 0, lent = 0;
     for (uint32_t i = 0; i < publisher->segment_count; i++) {
         held += publisher->segments[i]->held;
-        lent += publisher->segments[i]->lent;
+        lent += is_lent(publisher->segments[i]);
     }
     return pl_error(-ENOBUFS, "topic '%s': all %d segments are out: subscribers hold %u, loans %u", publisher->topic,
                     PL_SEGMENTS_MAX, held, lent);
@@ -212,7 +233,7 @@ static bool unread(const struct plait_publisher *publisher, uint64_t *ret_end)
     const struct pl_bulk_segment *first = NULL;
     for (uint32_t i = 0; i < publisher->segment_count; i++) {
         const struct pl_bulk_segment *segment = publisher->segments[i];
-        if (!segment->lent && !segment->held && (first == NULL || segment->used < first->used)) first = segment;
+        if (!is_lent(segment) && !segment->held && (first == NULL || segment->used < first->used)) first = segment;
     }
     if (first != NULL) *ret_end = first->end;
     return first != NULL;
@@ -230,7 +251,8 @@ int pl_bulk_take(struct plait_publisher *publisher, size_t size, struct pl_bulk_
             /* Relaxed: the tail of the message in it comes later (RB1). */
             atomic_store_explicit(&publisher->writer.shared->generation[segment->id], segment->generation,
                                   memory_order_relaxed);
-            segment->lent = true;
+            /* Relaxed: this thread's until it is given back. */
+            atomic_store_explicit(&segment->state, LENT, memory_order_relaxed);
         }
         pthread_mutex_unlock(&publisher->lock);
         if (segment != NULL) {
@@ -261,7 +283,27 @@ void pl_bulk_record(struct plait_publisher *publisher, struct pl_bulk_segment *s
 
 void pl_bulk_give_back(struct pl_bulk_segment *segment)
 {
-    segment->lent = false;
+    /* RB10: it is filled, or not wanted, pairs with AB10 in is_lent and AB11 in pl_bulk_free; AB12: pairs with RB11. */
+    if (atomic_exchange_explicit(&segment->state, FREE, memory_order_acq_rel) == ORPHAN) segment_free(segment);
+}
+
+static void loan_give_back(struct pl_loan *loan)
+{
+    pl_bulk_give_back(loan->owner);
+}
+
+void pl_bulk_lend(struct pl_bulk_segment *segment, size_t size, struct pl_loan *ret_loan)
+{
+    *ret_loan = (struct pl_loan){ .data = segment->data, .size = size, .give_back = loan_give_back, .owner = segment };
+}
+
+struct pl_bulk_segment *pl_bulk_of(const struct plait_publisher *publisher, const struct pl_loan *loan)
+{
+    struct pl_bulk_segment *segment = loan->give_back == loan_give_back ? loan->owner : NULL;
+    /* A closed publisher's address may be this one's. Relaxed: the loan holds the state as it is. */
+    bool ours = segment != NULL && segment->publisher == publisher &&
+                atomic_load_explicit(&segment->state, memory_order_relaxed) == LENT;
+    return ours ? segment : NULL;
 }
 
 /* ---- for those at sockets: the helper's ---- */

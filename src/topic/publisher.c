@@ -222,6 +222,42 @@ int plait_publisher_publish_as(plait_publisher *publisher, plait_encoding encodi
     return 0;
 }
 
+int plait_publisher_loan(plait_publisher *publisher, size_t size, plait_loan **ret_loan)
+{
+    struct pl_loan loan;
+    struct pl_bulk_segment *segment;
+    if (pl_forked(&publisher->fork))
+        return pl_error(-ECHILD, "topic '%s': opened before fork() (open it in this process)", publisher->topic);
+    if (size > publisher->max_message) return too_large(publisher, size);
+    int r = size > PL_BROADCAST_BODY_MAX ? pl_bulk_take(publisher, size, &segment) : pl_loan_plain(&loan, size);
+    if (r < 0) return r;
+    if (size > PL_BROADCAST_BODY_MAX) pl_bulk_lend(segment, size, &loan);
+    r = pl_loan_new(ret_loan, &loan);
+    if (r < 0) pl_loan_give_back(&loan);
+    return r;
+}
+
+int plait_publisher_publish_loan(plait_publisher *publisher, plait_encoding encoding, plait_loan *handle, size_t size)
+{
+    struct pl_loan loan;
+    int r = pl_loan_take(handle, size, &loan);
+    if (r < 0) return r;
+    struct pl_bulk_segment *segment = pl_bulk_of(publisher, &loan);
+    if (segment == NULL) { /* plain memory, or somebody else's */
+        r = plait_publisher_publish_as(publisher, encoding, loan.data, size);
+        pl_loan_give_back(&loan);
+        return r;
+    }
+    r = check(publisher, encoding, size);
+    if (r < 0) {
+        pl_loan_give_back(&loan);
+        return r;
+    }
+    write_bulk(publisher, encoding, segment, size);
+    pl_count(&publisher->counters->bytes_out, size);
+    return 0;
+}
+
 int plait_publisher_publish(plait_publisher *publisher, const void *data, size_t size)
 {
     return plait_publisher_publish_as(publisher, PLAIT_BYTES, data, size);

@@ -448,8 +448,9 @@ int plait_subscriber_open(plait_subscriber **ret_subscriber, const char *topic, 
     int r = pl_options_read(&known_options, sizeof known_options, options, "plait_subscriber_options");
     if (r == 0 && topic == NULL) r = pl_error(-EINVAL, "a subscriber needs a topic: a name or a URL");
     if (r < 0) return r;
-    struct plait_subscriber *subscriber = calloc(1, sizeof *subscriber);
+    struct plait_subscriber *subscriber = aligned_alloc(_Alignof(struct plait_subscriber), sizeof *subscriber);
     if (subscriber == NULL) return pl_error(-ENOMEM, "no memory for a subscriber");
+    memset(subscriber, 0, sizeof *subscriber);
     pl_list_init(&subscriber->inlets);
     subscriber->loop.epoll_fd = subscriber->alarm.source.fd = -1;
     subscriber->fork.in_child = on_fork;

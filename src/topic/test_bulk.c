@@ -120,6 +120,55 @@ TEST(a_large_body_lies_in_a_segment_and_is_read_where_it_was_written)
     end(&pair);
 }
 
+TEST(a_loan_is_published_without_a_copy_and_is_over_then)
+{
+    struct pair pair = pair_of("lent", 0);
+    plait_loan *loan = NULL, *other = NULL;
+    const uint64_t shape[] = { 600, 800, 3 };
+    size_t size;
+    void *pixels;
+    plait_array array;
+    CHECK_INT(plait_array_measure("|u1", shape, 3, &size), 0);
+    for (int i = 0; i < 100; i++) {
+        CHECK_INT(plait_publisher_loan(pair.publisher, size, &loan), 0);
+        CHECK((uintptr_t)plait_loan_data(loan) % 64 == 0);
+        CHECK_INT(plait_array_write(plait_loan_data(loan), size, "|u1", shape, 3, &pixels), 0);
+        memset(pixels, i, size - PLAIT_ARRAY_HEAD);
+        CHECK_INT(plait_publisher_publish_loan(pair.publisher, PLAIT_ARRAY, loan, size), 0);
+        plait_bytes body = plait_message_body(next(pair.subscriber));
+        CHECK_INT(plait_array_read(body.data, body.size, &array), 0);
+        CHECK_STR(array.dtype, "|u1");
+        CHECK_INT(array.shape[1], 800);
+        CHECK_INT(((const uint8_t *)array.data)[array.size - 1], i);
+        CHECK_INT(plait_publisher_publish_loan(pair.publisher, PLAIT_ARRAY, loan, size), -EINVAL);
+    }
+    /* Aborted, too large, small, somebody else's: each is given back. */
+    CHECK_INT(plait_publisher_loan(pair.publisher, 20000, &loan), 0);
+    plait_loan_abort(loan);
+    CHECK_INT(plait_publisher_loan(pair.publisher, 20000, &loan), 0);
+    CHECK_INT(plait_publisher_publish_loan(pair.publisher, PLAIT_BYTES, loan, 20001), -EINVAL);
+    CHECK_INT(plait_publisher_loan(pair.publisher, 100, &loan), 0);
+    memcpy(plait_loan_data(loan), "small", 5);
+    CHECK_INT(plait_publisher_publish_loan(pair.publisher, PLAIT_UTF8, loan, 5), 0);
+    CHECK_INT(plait_message_body(next(pair.subscriber)).size, 5);
+    plait_publisher *second = NULL;
+    CHECK_INT(plait_publisher_open(&second, "lent.second", NULL), 0);
+    CHECK_INT(plait_publisher_loan(second, 20000, &loan), 0);
+    CHECK_INT(plait_publisher_loan(second, 20000, &other), 0);
+    CHECK_INT(plait_publisher_publish_loan(pair.publisher, PLAIT_BYTES, loan, 20000), 0);
+    CHECK_INT(plait_message_body(next(pair.subscriber)).size, 20000);
+    plait_publisher_close(second);
+    memset(plait_loan_data(other), 1, 20000);
+    plait_loan_abort(other); /* after its publisher */
+    plait_loan *all[PLAIT_SEGMENTS_MAX + 1];
+    int count = 0, r = 0;
+    while ((r = plait_publisher_loan(pair.publisher, 20000, &all[count])) == 0) CHECK(++count <= PLAIT_SEGMENTS_MAX);
+    CHECK_INT(r, -ENOBUFS);
+    CHECK_CONTAINS(plait_error_text(), "loans ");
+    for (int i = 0; i < count; i++) plait_loan_abort(all[i]);
+    end(&pair);
+}
+
 TEST(large_messages_fault_no_pages_once_the_segments_are_made)
 {
     struct pair pair = pair_of("warm", 0);

@@ -19,6 +19,7 @@
 #include "base/address.h"
 #include "base/fork.h"
 #include "base/list.h"
+#include "base/loan.h"
 #include "base/spin.h"
 #include "connection/handshake.h"
 #include "loop/alarm.h"
@@ -136,7 +137,9 @@ uint8_t *pl_bulk_data(const struct pl_bulk_segment *segment);
  * announcement that brought the memory. */
 void pl_bulk_record(struct plait_publisher *publisher, struct pl_bulk_segment *segment, size_t size,
                     uint8_t record[PL_FRAME_SEGMENT_SIZE]);
-void pl_bulk_give_back(struct pl_bulk_segment *segment);
+void pl_bulk_give_back(struct pl_bulk_segment *segment); /* any thread, also after close */
+void pl_bulk_lend(struct pl_bulk_segment *segment, size_t size, struct pl_loan *ret_loan);
+struct pl_bulk_segment *pl_bulk_of(const struct plait_publisher *publisher, const struct pl_loan *loan); /* or NULL */
 int pl_bulk_announce_all(struct pl_outlet *outlet); /* under `lock` */
 void pl_bulk_free(struct plait_publisher *publisher);
 void pl_bulk_forked(struct plait_publisher *publisher);
@@ -205,7 +208,7 @@ void pl_outlet_wake_publisher(struct pl_subscriber_page *page); /* it sleeps on 
 /* ---- message ---- */
 
 struct plait_message {
-    struct pl_broadcast_head head;
+    _Alignas(16) struct pl_broadcast_head head; /* as what a held body follows is to be aligned */
     const uint8_t *body;
     uint64_t publisher;
     uint64_t named; /* whose topic it is that `topic` says */
@@ -279,7 +282,7 @@ struct plait_subscriber {
     uint32_t history;
     int32_t reliable;
     uint64_t max_message;
-    uint8_t body[PL_BROADCAST_BODY_MAX];
+    _Alignas(64) uint8_t body[PL_BROADCAST_BODY_MAX];
 };
 
 int pl_inlet_new(struct pl_inlet **ret_inlet, struct plait_subscriber *subscriber, const struct pl_instance *instance,

@@ -153,21 +153,21 @@ static int check_zeros(const uint8_t *bytes, size_t size, size_t start, size_t e
 
 uint64_t pl_hello_reply_limit(uint64_t max_reply)
 {
-    uint64_t part = max_reply & ((1u << MIB_SHIFT) - 1);
-    return part ? max_reply - part + (1u << MIB_SHIFT) : max_reply;
+    uint64_t mib = (max_reply >> MIB_SHIFT) + ((max_reply & ((1u << MIB_SHIFT) - 1)) != 0);
+    return (mib > UINT32_MAX ? UINT32_MAX : mib) << MIB_SHIFT; /* the field has 32 bits */
 }
 
 size_t pl_hello_client_encode(uint8_t bytes[PL_HELLO_CLIENT_MAX], const struct pl_hello_client *hello)
 {
     size_t name_size = strnlen(hello->name, PLAIT_NAME_MAX);
-    uint64_t mib = pl_hello_reply_limit(hello->max_reply) >> MIB_SHIFT;
+    uint32_t mib = (uint32_t)(pl_hello_reply_limit(hello->max_reply) >> MIB_SHIFT);
 
     memset(bytes, 0, PL_HELLO_CLIENT_HEAD);
     memcpy(bytes + AT_MAGIC, client_magic, MAGIC_SIZE);
     pl_store_u16(bytes + AT_MAJOR, hello->major);
     pl_store_u16(bytes + AT_MINOR, hello->minor);
     pl_store_u32(bytes + CLIENT_ABI, hello->abi);
-    pl_store_u32(bytes + CLIENT_MAX_REPLY, mib > UINT32_MAX ? UINT32_MAX : (uint32_t)mib);
+    pl_store_u32(bytes + CLIENT_MAX_REPLY, mib);
     pl_store_u64(bytes + CLIENT_FEATURES, hello->features);
     bytes[CLIENT_NAME_SIZE] = (uint8_t)name_size;
     memcpy(bytes + PL_HELLO_CLIENT_HEAD, hello->name, name_size);

@@ -24,6 +24,11 @@ PATIENCE = 60  # seconds for anything; the machine may be busy and the build san
 
 OK, FAILED, USAGE, NO_NAME, TIMED_OUT, REFUSED = range(6)
 
+# Whoever runs the tests may ignore these (nohup, a shell's background job), and what is ignored is inherited.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGTERM, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 class Result:
     def __init__(self, status, out, err):
