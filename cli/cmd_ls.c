@@ -349,11 +349,11 @@ const struct command command_ls = {
     .arguments = "[NAME]",
     .summary = "list the services and topics here, or one with who uses it",
     .options = options,
-    .text = "Every process that serves a name, or publishes a topic, is a line: several may share one. The figures are "
-            "read from\n"
-            "memory that the server keeps up to date, so they cost it nothing and are right also while it\n"
-            "is busy or stopped. OPEN counts requests that were taken and not answered yet. Services of\n"
-            "other users aren't listed, though those that admit you can be called.\n"
+    .text = "Every process that serves a name, or publishes a topic, is a line: several may share one. The\n"
+            "figures are read from memory that the program keeps up to date, so they cost it nothing and\n"
+            "are right also while it is busy or stopped. OPEN counts requests that were taken and not\n"
+            "answered yet; STUCK counts subscribers that a reliable publisher went on without. What other\n"
+            "users serve isn't listed, though what admits you can be used.\n"
             "\n"
             "Examples:\n"
             "  plait ls\n"

@@ -156,8 +156,8 @@ static int run(int argc, char **argv)
         size = strlen(argv[2]);
     }
     plait_set_log(print_log, NULL);
-    status = open_publisher(&job);
     catch_signals();
+    status = open_publisher(&job);
     if (status == STATUS_OK) status = lines ? publish_lines(&job) : publish_data(&job, data, size);
     if (json && job.publisher) {
         json_begin("published");

@@ -26,6 +26,7 @@ extern "C" {
 typedef struct plait_publisher plait_publisher;
 typedef struct plait_subscriber plait_subscriber;
 typedef struct plait_message plait_message;
+typedef struct plait_loan plait_loan; /* of loan.h */
 
 #define PLAIT_HISTORY_MAX 8000 /* messages that a publisher can promise to keep for late subscribers */
 #define PLAIT_HOLD_MAX 8       /* messages above 8 KiB that one subscriber holds at once */

@@ -41,8 +41,8 @@ typedef struct plait_watch_instance {
     const char *urls;      /* listeners, separated by spaces; "" if none */
     const char *methods;   /* separated by spaces */
     uint64_t requests, failures, dropped, bytes_in, bytes_out, protocol_errors; /* totals */
-    uint64_t published;   /* of a topic: messages */
-    uint64_t stuck;       /* of a topic: subscribers that a reliable publisher went on without */
+    uint64_t published;                                                         /* of a topic: messages */
+    uint64_t stuck; /* of a topic: subscribers that a reliable publisher went on without */
     int32_t threads;
     int32_t stopped; /* 1: the process is stopped (SIGSTOP) */
     size_t connection_count;

@@ -12,8 +12,8 @@
 static int wait(_Atomic uint32_t *word, int flag, uint32_t value, uint64_t deadline_ns)
 {
     struct timespec deadline = { (time_t)(deadline_ns / 1000000000), (long)(deadline_ns % 1000000000) };
-    long r = syscall(SYS_futex, word, FUTEX_WAIT_BITSET | flag, value,
-                     deadline_ns == PL_NEVER ? NULL : &deadline, NULL, FUTEX_BITSET_MATCH_ANY);
+    long r = syscall(SYS_futex, word, FUTEX_WAIT_BITSET | flag, value, deadline_ns == PL_NEVER ? NULL : &deadline, NULL,
+                     FUTEX_BITSET_MATCH_ANY);
     if (r == 0 || errno == EAGAIN) return 0;
     return -errno;
 }

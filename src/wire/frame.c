@@ -41,8 +41,8 @@ void pl_frame_encode(uint8_t head[PL_FRAME_HEAD], const struct pl_frame *frame)
 
 static const char *kind_name(uint8_t kind)
 {
-    static const char *const names[PL_FRAME_KINDS] = { "?", "CALL", "SEND", "REPLY", "CANCEL", "GOAWAY", "PAD",
-                                                       "SEGMENT", "BODY", "SUBSCRIBE", "MESSAGE", "DROPPED" };
+    static const char *const names[PL_FRAME_KINDS] = { "?",   "CALL",    "SEND", "REPLY",     "CANCEL",  "GOAWAY",
+                                                       "PAD", "SEGMENT", "BODY", "SUBSCRIBE", "MESSAGE", "DROPPED" };
     return names[kind < PL_FRAME_KINDS ? kind : 0];
 }
 
