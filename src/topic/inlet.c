@@ -393,7 +393,12 @@ static int next_frame(struct pl_inlet *inlet)
             give_up(inlet, r);
             return PL_INLET_DONE;
         }
-        inlet->partial = malloc(inlet->frame.size + 1);
+#ifdef PLAIT_PLANT_BUG /* what fuzz_topic must find: memory for less than the claim */
+        inlet->partial = malloc(inlet->frame.size / 2 + 1);
+#else
+        inlet->partial =
+            malloc(inlet->frame.size + 1); /* untouched pages cost nothing: it grows with bytes that come */
+#endif
         if (inlet->partial == NULL) {
             give_up(inlet, pl_error(-ENOMEM, "no memory for a message of %u bytes", inlet->frame.size));
             return PL_INLET_DONE;
