@@ -124,6 +124,12 @@ int bench_drive_loans(struct bench_link *link, const struct bench_load *load);  
 int bench_drive_idle(struct bench_link *link, const struct bench_load *load);    /* nothing at all */
 int bench_drive_memory(struct bench_link *link, const struct bench_load *load);  /* `crowd` connections weighed */
 
+/* ---- bench_topic.c: one to `crowd`; subjects are bench_topic and bench_wake_all ---------- */
+
+int bench_drive_publish(struct bench_link *link, const struct bench_load *load); /* nobody waits */
+int bench_drive_wake(struct bench_link *link, const struct bench_load *load);    /* everybody sleeps */
+int bench_drive_fanout(struct bench_link *link, const struct bench_load *load);  /* everybody reads everything */
+
 /* ---- bench_measure.c: clocks, counters, statistics ------------------------------------- */
 
 uint64_t bench_now(void); /* ns */
@@ -175,7 +181,9 @@ extern const struct bench_ops bench_raw_ring;         /* one-way and two-way rin
 extern const struct bench_ops bench_raw_unix;         /* Unix stream, length first */
 extern const struct bench_ops bench_raw_tcp;          /* TCP on loopback, the same */
 extern const struct bench_ops bench_raw_udp;          /* UDP on loopback, sendto and recvfrom */
+extern const struct bench_ops bench_wake_all;         /* one futex that all wait on */
 extern const struct bench_ops bench_plait;
+extern const struct bench_ops bench_topic;
 extern const struct bench_ops bench_plait_raw_server; /* plait's raw framing called by a plain socket */
 
 /* ---- bench_rows.c: the table of figures; bench_single.c: one pattern ---------------------- */

@@ -105,6 +105,12 @@ static const struct bench_subject plait_raw_server = { .name = "socket to plait"
                                                        .ops = &bench_plait_raw_server,
                                                        .transport = "raw-tcp" };
 
+static const struct bench_subject topic = { .name = "plait topic", .ops = &bench_topic };
+static const struct bench_subject topic_spinning = { .name = "plait topic, spinning",
+                                                     .ops = &bench_topic,
+                                                     .spin_us = BENCH_SPIN_ALWAYS_US };
+static const struct bench_subject wake_all = { .name = "one futex", .ops = &bench_wake_all };
+
 /* ---- loads -------------------------------------------------------------------------------------- */
 
 #define CALLS_IN(bytes, where, per_batch, others)                                                                      \
@@ -145,6 +151,14 @@ static const struct bench_subject plait_raw_server = { .name = "socket to plait"
         .id = "loan-call-" name, .what = label " by loan, the call", .unit = "us", .goal = "to be seen",               \
         .plait = &spinning, .raw = { &spinning_64, &spinning_alone, &handed }, .shown = 2, .load = HANDED(bytes),      \
         .figure = whole_call, .small_raw = true, .unjudged = true                                                      \
+    }
+
+#define TOPIC_ROW(others)                                                                                              \
+    {                                                                                                                  \
+        .id = "topic-publish-" #others, .what = "publish 64 B, " #others " registered", .unit = "us",                  \
+        .goal = "<= 0.06", .plait = &topic,                                                                            \
+        .load = { .size = 64, .crowd = (others), .seconds = 0.2, .drive = bench_drive_publish }, .figure = p50,        \
+        .limit = 0.06                                                                                                  \
     }
 
 static const struct row rows[] = {
@@ -326,6 +340,46 @@ static const struct row rows[] = {
     LOAN_ROWS("1M", "1 MiB", MIB),
     LOAN_ROWS("16M", "16 MiB", 16 * MIB),
     LOAN_ROWS("64M", "64 MiB", 64 * MIB),
+    TOPIC_ROW(1),
+    TOPIC_ROW(10),
+    TOPIC_ROW(100),
+    TOPIC_ROW(1000),
+    { .id = "topic-held-100",
+      .what = "publish 64 B, 100 asleep",
+      .unit = "us",
+      .goal = "<= 10",
+      .plait = &topic,
+      .load = { .size = 8, .crowd = 100, .seconds = 4, .drive = bench_drive_wake },
+      .figure = p50,
+      .limit = 10 },
+    { .id = "topic-awake-100",
+      .what = "until the last of 100 is awake",
+      .unit = "us",
+      .goal = "<= 1.25 x one bare wake-all",
+      .plait = &topic,
+      .raw = { &wake_all },
+      .load = { .size = 8, .crowd = 100, .seconds = 4, .drive = bench_drive_wake },
+      .figure = whole_call,
+      .factor = 1.25 },
+    { .id = "topic-oneway",
+      .what = "64 B to one subscriber, spinning",
+      .unit = "M/s",
+      .goal = ">= 10 M/s",
+      .plait = &topic_spinning,
+      .load = { .size = 64, .crowd = 1, .seconds = 0.3, .placement = BENCH_TWO_CPUS, .drive = bench_drive_fanout },
+      .figure = million_per_second,
+      .limit = 10,
+      .rate = true },
+    { .id = "topic-reliable-100",
+      .what = "64 B to 100 subscribers, reliable",
+      .unit = "M/s",
+      .goal = "to be seen",
+      .plait = &topic,
+      .load = { .size = 64, .crowd = 100, .seconds = 0.5, .drive = bench_drive_fanout },
+      .figure = million_per_second,
+      .limit = 1,
+      .rate = true,
+      .unjudged = true },
     { .id = "first-1M",
       .what = "first 1 MiB, fresh connection",
       .unit = "us",

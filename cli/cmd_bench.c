@@ -16,7 +16,7 @@
 #include <unistd.h>
 
 static const char *const transports[] = { "shm", "unix", "tcp", "raw-tcp", "udp", NULL };
-static const char *const patterns[] = { "call", "sparse", "oneway", "async", NULL };
+static const char *const patterns[] = { "call", "sparse", "oneway", "async", "fanout", NULL };
 static const char *const spins[] = { "default", "never", "always", NULL };
 
 static int transport = -1, pattern = -1, spin = -1;
@@ -42,7 +42,8 @@ static const struct option options[] = {
       .kind = OPTION_CHOICE,
       .value = &pattern,
       .choices = patterns,
-      .help = "call, sparse (1 ms of silence before each), oneway, or async (256 in flight)" },
+      .help = "call, sparse (1 ms of silence before each), oneway, async (256 in\n"
+              "flight), or fanout: the table's rows of topics" },
     { .name = "--spin",
       .argument = "S",
       .kind = OPTION_CHOICE,
@@ -119,6 +120,10 @@ static int run(void)
         .json = json,
     };
 
+    if (pattern >= 0 && strcmp(chosen.pattern, "fanout") == 0) {
+        chosen.only = "topic";
+        return bench_table(&chosen);
+    }
     if (transport >= 0 || pattern >= 0 || spin >= 0 || size >= 0) return bench_single(&chosen);
     return bench_table(&chosen);
 }

@@ -1,5 +1,6 @@
 /* plait call: one call, or the same one several times; the reply's bytes on standard output as they are. */
 #include "command.h"
+#include "input.h"
 #include "output.h"
 #include "target.h"
 #include <errno.h>
@@ -34,45 +35,6 @@ static int64_t now_ns(void)
 
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-}
-
-/* Reads standard input to its end. The buffer doubles, so that 1 GiB costs no more than twice its copy. */
-static int read_input(struct job *job)
-{
-    size_t room = 65536, size = 0;
-    char *data = malloc(room);
-    ssize_t n = 1;
-
-    while (data && n != 0) {
-        if (size == room) {
-            char *larger = realloc(data, room * 2);
-            if (!larger) break;
-            data = larger;
-            room *= 2;
-        }
-        n = read(STDIN_FILENO, data + size, room - size);
-        if (n < 0 && errno == EINTR) continue;
-        if (n < 0) {
-            complain("standard input: %s (give DATA as an argument, or redirect standard input)", strerror(errno));
-            free(data);
-            return -1;
-        }
-        size += (size_t)n;
-        if (size > PLAIT_MESSAGE_MAX) {
-            complain("standard input: longer than a message may be (PLAIT_MESSAGE_MAX, 1 GiB)");
-            free(data);
-            return -1;
-        }
-    }
-    if (!data || n != 0) {
-        complain("standard input: no memory for more than %zu bytes", size);
-        free(data);
-        return -1;
-    }
-    job->owned = data;
-    job->data = data;
-    job->size = size;
-    return 0;
 }
 
 /* Opens the client. A person at a terminal who waits for an absent name is told so after a moment; what is
@@ -176,7 +138,8 @@ static int run(int argc, char **argv)
     job.name = argv[1];
     if (target_parse(&job.target, "call", argv[1]) < 0) return STATUS_USAGE;
     if (argc == 3 && literal > 2 && strcmp(argv[2], "-") == 0) {
-        if (read_input(&job) < 0) return STATUS_FAILED;
+        if (input_read(&job.owned, &job.size) < 0) return STATUS_FAILED;
+        job.data = job.owned;
     } else if (argc == 3) {
         job.data = argv[2];
         job.size = strlen(argv[2]);

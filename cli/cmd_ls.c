@@ -192,8 +192,98 @@ static void print_connections(const plait_watch *watch)
     }
 }
 
+static void json_topic(const plait_watch_instance *i)
+{
+    json_begin("topic");
+    json_text("topic", i->service);
+    json_id("id", i->id);
+    json_integer("pid", i->pid);
+    json_number("uid", i->uid);
+    json_text("process", i->process);
+    json_text("language", i->language);
+    json_text("version", i->version);
+    json_number("started_ms", i->started_ms);
+    json_text("directory", i->directory);
+    json_words("urls", i->urls);
+    json_bool("reliable", strcmp(i->methods, "reliable") == 0);
+    json_bool("stopped", i->stopped);
+    json_number("subscribers", i->connection_count);
+    json_number("messages", i->published);
+    json_number("bytes", i->bytes_out);
+    json_number("stuck", i->stuck);
+    json_end();
+}
+
+static void json_subscriber(const plait_watch_instance *i, const plait_watch_connection *c)
+{
+    json_begin("subscriber");
+    json_text("topic", i->service);
+    json_integer("pid", i->pid);
+    if (c->peer_pid) json_integer("peer_pid", c->peer_pid);
+    if (c->peer_uid != UINT32_MAX) json_number("peer_uid", c->peer_uid);
+    json_text("peer", c->peer);
+    json_text("transport", c->transport);
+    json_number("connected_ms", c->connected_ms);
+    json_end();
+}
+
+static void print_topics(const plait_watch *watch)
+{
+    struct table table;
+    char age[16];
+
+    table_init(&table, "TOPIC|>PID|PROCESS|USER|>UP|>SUBSCRIBERS|>MESSAGES|>BYTES|HOW|>STUCK|STATE|ALSO LISTENING ON");
+    for (size_t k = 0; k < plait_watch_topic_count(watch); k++) {
+        const plait_watch_instance *i = plait_watch_topic_at(watch, k);
+        table_add(&table, "%s", i->service);
+        table_add(&table, "%d", i->pid);
+        table_add(&table, "%s", i->process);
+        add_user(&table, i->uid);
+        table_add(&table, "%s", age_text(i->started_ms, age));
+        table_add(&table, "%zu", i->connection_count);
+        table_add(&table, "%llu", (unsigned long long)i->published);
+        table_add(&table, "%llu", (unsigned long long)i->bytes_out);
+        table_add(&table, "%s", i->methods);
+        table_add(&table, "%llu", (unsigned long long)i->stuck);
+        table_add(&table, "%s", i->stopped ? "stopped" : "publishing");
+        table_add(&table, "%s", i->urls[0] ? i->urls : "-");
+    }
+    table_print(&table);
+}
+
+static void print_subscribers(const plait_watch *watch)
+{
+    struct table table;
+    char age[16];
+    size_t count = 0;
+
+    table_init(&table, "SUBSCRIBER|>PID|USER|>PUBLISHED BY|TRANSPORT|>FOR");
+    for (size_t k = 0; k < plait_watch_topic_count(watch); k++) {
+        const plait_watch_instance *i = plait_watch_topic_at(watch, k);
+        for (size_t n = 0; n < i->connection_count; n++, count++) {
+            const plait_watch_connection *c = &i->connections[n];
+            table_add(&table, "%s", c->peer);
+            if (c->peer_pid) table_add(&table, "%d", c->peer_pid);
+            else table_add(&table, "-");
+            add_user(&table, c->peer_uid);
+            table_add(&table, "%d", i->pid);
+            table_add(&table, "%s", c->transport);
+            table_add(&table, "%s", age_text(c->connected_ms, age));
+        }
+    }
+    printf("\n");
+    if (count > 0) table_print(&table);
+    else table_free(&table);
+    if (count == 0) printf("nobody is subscribed\n");
+}
+
 static void print_json(const plait_watch *watch, bool all)
 {
+    for (size_t k = 0; k < plait_watch_topic_count(watch) && !output_failed(); k++) {
+        const plait_watch_instance *i = plait_watch_topic_at(watch, k);
+        json_topic(i);
+        for (size_t n = 0; all && n < i->connection_count; n++) json_subscriber(i, &i->connections[n]);
+    }
     for (size_t k = 0; k < plait_watch_count(watch) && !output_failed(); k++) {
         const plait_watch_instance *i = plait_watch_at(watch, k);
         json_instance(i);
@@ -216,16 +306,17 @@ static int say_missing(const char *name)
     for (size_t i = 0; (directory = plait_watch_directory(i, NULL)) && used < sizeof(looked) - 1; i++)
         used += (size_t)snprintf(looked + used, sizeof(looked) - used, "%s%s", i ? ", " : "", directory);
     if (plait_watch_open(&all, NULL) < 0) all = NULL;
-    for (size_t i = 0; all && i < plait_watch_count(all); i++) {
-        const char *other = plait_watch_at(all, i)->service;
+    size_t services = all ? plait_watch_count(all) : 0, topics = all ? plait_watch_topic_count(all) : 0;
+    for (size_t i = 0; i < services + topics; i++) {
+        const char *other = (i < services ? plait_watch_at(all, i) : plait_watch_topic_at(all, i - services))->service;
         int distance = edit_distance(name, other, 2);
         if (distance < best) {
             best = distance;
             near = other;
         }
     }
-    if (near) complain("ls %s: no such service in %s (did you mean %s?)", name, looked, near);
-    else complain("ls %s: no such service in %s (plait ls shows what there is)", name, looked);
+    if (near) complain("ls %s: no such service or topic in %s (did you mean %s?)", name, looked, near);
+    else complain("ls %s: no such service or topic in %s (plait ls shows what there is)", name, looked);
     plait_watch_close(all);
     return STATUS_NO_NAME;
 }
@@ -239,15 +330,18 @@ static int run(int argc, char **argv)
     if (argc > 2) return command_usage("ls", "%s: one NAME at a time", argv[2]);
     r = plait_watch_open(&watch, name);
     if (r < 0) return command_failed(r, "ls");
-    if (plait_watch_count(watch) == 0 && name) status = say_missing(name);
+    size_t services = plait_watch_count(watch), topics = plait_watch_topic_count(watch);
+    if (services + topics == 0 && name) status = say_missing(name);
     else if (json) print_json(watch, name != NULL);
-    else if (plait_watch_count(watch) == 0)
-        fprintf(stderr, "nothing is served here (to try: plait serve hello --echo)\n");
-    else print_instances(watch);
-    if (status == STATUS_OK && name && !json) {
+    else if (services + topics == 0) fprintf(stderr, "nothing is served here (to try: plait serve hello --echo)\n");
+    if (services > 0 && !json) print_instances(watch);
+    if (services > 0 && name && !json) {
         print_methods(watch);
         print_connections(watch);
     }
+    if (services > 0 && topics > 0 && !json) printf("\n");
+    if (topics > 0 && !json) print_topics(watch);
+    if (topics > 0 && name && !json) print_subscribers(watch);
     plait_watch_close(watch);
     return status;
 }
@@ -256,19 +350,21 @@ static const struct option options[] = {
     { .name = "--json",
       .kind = OPTION_FLAG,
       .value = &json,
-      .help = "an object for each instance (kind \"instance\"); with NAME also\nkinds \"method\" and \"connection\"" },
+      .help = "an object for each instance and publisher (kinds \"instance\", \"topic\");\n"
+              "with NAME also kinds \"method\", \"connection\" and \"subscriber\"" },
     { .name = NULL },
 };
 
 const struct command command_ls = {
     .name = "ls",
     .arguments = "[NAME]",
-    .summary = "list the services here, or one with its methods and clients",
+    .summary = "list the services and topics here, or one with who uses it",
     .options = options,
-    .text = "Every process that serves a name is a line: several may share one. The figures are read from\n"
-            "memory that the server keeps up to date, so they cost it nothing and are right also while it\n"
-            "is busy or stopped. OPEN counts requests that were taken and not answered yet. Services of\n"
-            "other users aren't listed, though those that admit you can be called.\n"
+    .text = "Every process that serves a name, or publishes a topic, is a line: several may share one. The\n"
+            "figures are read from memory that the program keeps up to date, so they cost it nothing and\n"
+            "are right also while it is busy or stopped. OPEN counts requests that were taken and not\n"
+            "answered yet; STUCK counts subscribers that a reliable publisher went on without. What other\n"
+            "users serve isn't listed, though what admits you can be used.\n"
             "\n"
             "Examples:\n"
             "  plait ls\n"

@@ -53,4 +53,14 @@ expect 1 ring.pml -DDEATH -DRECORDS=3 -DNO_HUP
 for removed in SKIP_UNASKED LATE_SKIP DEAF_SKIP; do
     expect 1 ring.pml "$skip" -D$removed
 done
+
+expect 0 broadcast.pml
+expect 0 broadcast.pml -DRELIABLE
+for removed in NO_FENCE_PUBLISH NO_FENCE_SLEEP NO_RECHECK NO_HELPER EARLY_CHORE LATE_RESET NO_RELEASE_TAIL \
+               LATE_INTENT NO_LOOK; do
+    expect 1 broadcast.pml -D$removed
+done
+for removed in NO_FENCE_CURSOR NO_FENCE_STARVE; do
+    expect 1 broadcast.pml -DRELIABLE -D$removed
+done
 exit $wrong

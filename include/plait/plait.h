@@ -25,6 +25,11 @@
  *                                               only this thread serves is
  *                                               -EDEADLK
  *   plait_reply     by one thread at a time     all                          readable; free
+ *   plait_publisher publish: by one thread at   all                          -ECHILD; close
+ *                   a time; subscribers, url:
+ *                   always
+ *   plait_subscriber  by one thread at a time   all                          -ECHILD; close
+ *   plait_message   by one thread at a time     all                          readable; release
  *   plait_loan      by one thread at a time     all                          abort
  *   plait_watch     by one thread at a time     all                          usable
  *
@@ -90,6 +95,7 @@ void plait_set_log(plait_log_fn *fn, void *context);
 
 #include <plait/array.h>
 #include <plait/service.h>
+#include <plait/topic.h>
 #include <plait/watch.h>
 
 #endif

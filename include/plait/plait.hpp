@@ -9,8 +9,9 @@
  *
  * Header-only. What fails throws plait::Error or a class derived from it; no exception crosses the C library: what a
  * handler throws becomes a failure for its caller, what a callback throws comes out of dispatch(). Servers, clients,
- * requests that were deferred and replies are handles: they move, close themselves, and throw -EBADF (requests:
- * -EALREADY) when used after they were moved from. Threads, fork and limits: as plait.h says.
+ * publishers, subscribers, messages, requests that were deferred and replies are handles: they move, close themselves,
+ * and throw -EBADF (requests: -EALREADY) when used after they were moved from. Threads, fork and limits: as plait.h
+ * says.
  */
 #ifndef PLAIT_PLAIT_HPP
 #define PLAIT_PLAIT_HPP
@@ -300,6 +301,7 @@ class Loan
 
   private:
     friend class Client;
+    friend class Publisher;
     friend class detail::AnyRequest;
     friend class DeferredRequest;
     friend class Request;
@@ -956,6 +958,176 @@ class Client
     plait_client *get() const { return detail::check_open(raw_, "client"); }
     std::shared_ptr<Turns> turns_;
     plait_client *raw_ = nullptr;
+};
+
+/* ---- topics ------------------------------------------------------------------------- */
+
+enum class Lost { nothing = 0, overrun = 1, dropped = 2, died = 3, reconnected = 4 };
+enum class Reliable { no = -1, by_default = 0, yes = 1 };
+
+struct PublisherOptions {
+    bool reliable = false;              /* wait for slow subscribers */
+    std::uint32_t history = 0;          /* messages kept for late ones, whatever their size */
+    std::uint32_t wait_subscribers = 0; /* publish waits until there are so many */
+    Timeout timeout{};                  /* default 1 s */
+    std::string listen{}, allow{};      /* URLs, separated by spaces; who else may subscribe */
+    std::uint64_t max_message = 0;
+};
+
+/* A topic's publisher: see topic.h. Publishes by one thread at a time. */
+class Publisher
+{
+  public:
+    explicit Publisher(const detail::CString &topic, const PublisherOptions &options = {})
+    {
+        plait_publisher_options raw{};
+        raw.size = sizeof(raw);
+        raw.reliable = options.reliable;
+        raw.history = options.history;
+        raw.wait_subscribers = options.wait_subscribers;
+        raw.timeout = options.timeout.count();
+        raw.listen = options.listen.empty() ? nullptr : options.listen.c_str();
+        raw.allow = options.allow.empty() ? nullptr : options.allow.c_str();
+        raw.max_message = options.max_message;
+        plait_publisher *opened = nullptr;
+        detail::check(plait_publisher_open(&opened, topic.get(), &raw));
+        raw_.reset(opened);
+    }
+    /* BODY is copied before it returns. */
+    void publish(const Body &body = {})
+    {
+        detail::check(
+            plait_publisher_publish_as(get(), static_cast<plait_encoding>(body.encoding()), body.data(), body.size()));
+    }
+    /* Memory for a message of up to SIZE bytes that subscribers read in place: publish(std::move(loan)). */
+    Loan loan(std::size_t size)
+    {
+        plait_loan *raw = nullptr;
+        detail::check(plait_publisher_loan(get(), size, &raw));
+        return Loan(raw);
+    }
+    void publish(Loan &&loan)
+    {
+        plait_publisher *publisher = get();
+        const std::size_t size = loan.size();
+        const auto encoding = static_cast<plait_encoding>(loan.encoding());
+        detail::check(plait_publisher_publish_loan(publisher, encoding, loan.release(), size));
+    }
+    std::size_t subscribers() const { return plait_publisher_subscribers(get()); }
+    /* Where it listens, with real ports. */
+    std::vector<std::string> urls() const
+    {
+        std::vector<std::string> all;
+        while (const char *url = plait_publisher_url(get(), all.size())) all.emplace_back(url);
+        return all;
+    }
+
+  private:
+    struct Close {
+        void operator()(plait_publisher *raw) const noexcept { plait_publisher_close(raw); }
+    };
+    plait_publisher *get() const { return detail::check_open(raw_.get(), "publisher"); }
+    std::unique_ptr<plait_publisher, Close> raw_{};
+};
+
+/* A message that its owner keeps: see Subscriber. */
+class Message
+{
+  public:
+    Bytes bytes() const &noexcept
+    {
+        plait_bytes body = raw_ ? plait_message_body(raw_.get()) : plait_bytes{ nullptr, 0 };
+        return { body.data, body.size };
+    }
+    Bytes bytes() const && = delete;
+    std::string_view view() const &noexcept { return bytes().view(); }
+    std::string_view view() const && = delete;
+    std::string text() const { return std::string(view()); }
+    Encoding encoding() const { return static_cast<Encoding>(plait_message_encoding(get())); }
+    std::string topic() const { return plait_message_topic(get()); }
+    std::uint64_t number() const { return plait_message_number(get()); }
+    std::uint64_t publisher() const { return plait_message_publisher(get()); }
+    std::chrono::system_clock::time_point time() const
+    {
+        std::chrono::nanoseconds since(plait_message_time(get()));
+        return std::chrono::system_clock::time_point(
+            std::chrono::duration_cast<std::chrono::system_clock::duration>(since));
+    }
+    /* How many were lost before this one, and why. */
+    std::uint64_t lost() const { return plait_message_lost(get(), nullptr); }
+    Lost why() const
+    {
+        plait_lost why = PLAIT_LOST_NOTHING;
+        (void)plait_message_lost(get(), &why);
+        return static_cast<Lost>(why);
+    }
+    std::string lost_text() const { return plait_message_lost_text(get()); }
+
+  private:
+    friend class Subscriber;
+    struct Release {
+        void operator()(plait_message *raw) const noexcept { plait_message_release(raw); }
+    };
+    explicit Message(plait_message *raw) noexcept : raw_(raw) {}
+    plait_message *get() const { return detail::check_open(raw_.get(), "message"); }
+    std::unique_ptr<plait_message, Release> raw_;
+};
+
+struct SubscriberOptions {
+    std::uint32_t history = 0; /* earlier messages of each publisher that is there */
+    Reliable reliable = Reliable::by_default;
+    Timeout connect_timeout{}; /* for URLs; default 5 s */
+    std::chrono::microseconds spin = spin_adaptive;
+    std::string peer{};
+    std::uint64_t max_message = 0;
+};
+
+/* A topic's subscriber: TOPIC is a name, "sensors.*" or a URL. Used by one thread at a time. */
+class Subscriber
+{
+  public:
+    explicit Subscriber(const detail::CString &topic, const SubscriberOptions &options = {})
+    {
+        plait_subscriber_options raw{};
+        raw.size = sizeof(raw);
+        raw.history = options.history;
+        raw.reliable = static_cast<std::int32_t>(options.reliable);
+        raw.connect_timeout = options.connect_timeout.count();
+        raw.spin_us = options.spin.count();
+        raw.peer = options.peer.empty() ? nullptr : options.peer.c_str();
+        raw.max_message = options.max_message;
+        plait_subscriber *opened = nullptr;
+        detail::check(plait_subscriber_open(&opened, topic.get(), &raw));
+        raw_.reset(opened);
+    }
+    /* The next message; waits for ever by default. Throws TimeoutError. */
+    Message next(Timeout timeout = forever)
+    {
+        plait_message *lent = nullptr, *held = nullptr;
+        detail::check(plait_subscriber_next(get(), timeout.count(), &lent));
+        detail::check(plait_message_hold(lent, &held));
+        return Message(held);
+    }
+    /* The same without waiting; empty if there is none. */
+    std::optional<Message> poll()
+    {
+        plait_message *lent = nullptr, *held = nullptr;
+        int result = plait_subscriber_next(get(), PLAIT_NOW, &lent);
+        if (result == -EAGAIN) return std::nullopt;
+        detail::check(result);
+        detail::check(plait_message_hold(lent, &held));
+        return Message(held);
+    }
+    /* Readable when poll() may have something: then call it until it is empty. */
+    int fd() { return detail::check(plait_subscriber_fd(get())); }
+    std::size_t publishers() const { return plait_subscriber_publishers(get()); }
+
+  private:
+    struct Close {
+        void operator()(plait_subscriber *raw) const noexcept { plait_subscriber_close(raw); }
+    };
+    plait_subscriber *get() const { return detail::check_open(raw_.get(), "subscriber"); }
+    std::unique_ptr<plait_subscriber, Close> raw_{};
 };
 
 } // namespace plait

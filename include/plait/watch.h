@@ -41,6 +41,8 @@ typedef struct plait_watch_instance {
     const char *urls;      /* listeners, separated by spaces; "" if none */
     const char *methods;   /* separated by spaces */
     uint64_t requests, failures, dropped, bytes_in, bytes_out, protocol_errors; /* totals */
+    uint64_t published;                                                         /* of a topic: messages */
+    uint64_t stuck; /* of a topic: subscribers that a reliable publisher went on without */
     int32_t threads;
     int32_t stopped; /* 1: the process is stopped (SIGSTOP) */
     size_t connection_count;
@@ -54,6 +56,11 @@ typedef struct plait_watch_instance {
 int plait_watch_open(plait_watch **ret_watch, const char *name);
 size_t plait_watch_count(const plait_watch *watch);
 const plait_watch_instance *plait_watch_at(const plait_watch *watch, size_t index);
+
+/* The publishers of topics: `service` is the topic, `methods` is "latest" or "reliable", `connections` are the
+ * subscribers. */
+size_t plait_watch_topic_count(const plait_watch *watch);
+const plait_watch_instance *plait_watch_topic_at(const plait_watch *watch, size_t index);
 void plait_watch_close(plait_watch *watch);
 
 /* The runtime directories in the order in which they are searched; NULL beyond the last. Static

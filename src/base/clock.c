@@ -30,9 +30,14 @@ uint64_t pl_clock_ns(void)
     return read_clock(CLOCK_MONOTONIC);
 }
 
+uint64_t pl_clock_unix_ns(void)
+{
+    return read_clock(CLOCK_REALTIME);
+}
+
 uint64_t pl_clock_unix_ms(void)
 {
-    return read_clock(CLOCK_REALTIME) / NS_PER_MS;
+    return pl_clock_unix_ns() / NS_PER_MS;
 }
 
 uint64_t pl_clock_deadline(int64_t timeout_ms, int64_t fallback_ms)

@@ -15,6 +15,7 @@
 
 uint64_t pl_clock_ns(void);      /* CLOCK_MONOTONIC, ns */
 uint64_t pl_clock_unix_ms(void); /* CLOCK_REALTIME, ms */
+uint64_t pl_clock_unix_ns(void);
 
 /* The deadline, in ns of pl_clock_ns(), that a public timeout means: 0 is FALLBACK ms,
  * PLAIT_NOW is now, PLAIT_FOREVER (and what would overflow) is PL_NEVER. */

@@ -1,4 +1,4 @@
-/* futex: a 32-bit word of this process to wait on. */
+/* futex: a 32-bit word to wait on. */
 #ifndef PL_BASE_FUTEX_H
 #define PL_BASE_FUTEX_H
 
@@ -9,5 +9,9 @@
  * (woken, or the word differs; re-check), -ETIMEDOUT or -EINTR. */
 int pl_futex_wait(_Atomic uint32_t *word, uint32_t value, uint64_t deadline_ns);
 void pl_futex_wake(_Atomic uint32_t *word, int count);
+
+/* The same for a word in memory that processes share. */
+int pl_futex_wait_shared(_Atomic uint32_t *word, uint32_t value, uint64_t deadline_ns);
+void pl_futex_wake_shared(_Atomic uint32_t *word, int count);
 
 #endif

@@ -43,6 +43,7 @@ struct place {
 struct state {
     struct place places[2]; /* own, shared */
     int count;
+    enum pl_kind kind;
     int name_lock;
     char name[PLAIT_NAME_MAX + 1];
     struct pl_entry self; /* what the entries say */
@@ -140,7 +141,7 @@ static void remove_place(const struct state *state, struct place *place)
         unlinkat(place->directory.fd, path, 0);
     }
     if (place->entry >= 0) {
-        snprintf(path, sizeof path, "services/%s", entry_file(state, !place->visible, file));
+        snprintf(path, sizeof path, "%s/%s", pl_kind_folder(state->kind), entry_file(state, !place->visible, file));
         unlinkat(place->directory.fd, path, 0);
         pl_entry_lock(place->entry, F_UNLCK); /* for forked children that share it */
     }
@@ -151,7 +152,7 @@ static void remove_place(const struct state *state, struct place *place)
 static int make_place(const struct state *state, struct place *place, int *ret_listener)
 {
     int folder PL_AUTO_CLOSE = -1;
-    int r = pl_directory_sub(&place->directory, "services", true, &folder);
+    int r = pl_directory_sub(&place->directory, pl_kind_folder(state->kind), true, &folder);
     if (r == 0) r = make_entry(state, place, folder);
     if (r == 0) r = make_socket(state, place, ret_listener);
     if (r == 0) r = reveal(state, place, folder);
@@ -186,16 +187,19 @@ static int open_shared(struct state *state, const struct pl_allow *allow)
     if (!asked && chosen != NULL && stat(chosen, &status) == 0 && (status.st_mode & 011) == 0) return 0;
     int r = pl_directory_shared(&state->places[1].directory, true);
     if (r < 0 && asked) return pl_error_in(r, "allow");
-    if (r < 0) pl_log(PLAIT_LOG_INFO, "service '%s' is not offered to other users: %s", state->name, pl_error_text());
+    if (r < 0)
+        pl_log(PLAIT_LOG_INFO, "%s '%s' is not offered to other users: %s", pl_kind_word(state->kind), state->name,
+               pl_error_text());
     else state->count = 2;
     return 0;
 }
 
-static struct state *new_state(const char *name)
+static struct state *new_state(enum pl_kind kind, const char *name)
 {
     struct state *state = calloc(1, sizeof *state);
     if (state == NULL) return NULL;
     snprintf(state->name, sizeof state->name, "%s", name);
+    state->kind = kind;
     state->name_lock = -1;
     for (int i = 0; i < 2; i++) {
         state->places[i].directory = (struct pl_directory)PL_DIRECTORY_NONE;
@@ -222,7 +226,7 @@ static void withdraw(struct state *state)
     int folder PL_AUTO_CLOSE = -1;
     for (int i = 0; i < state->count; i++) remove_place(state, &state->places[i]);
     if (state->name_lock < 0) return;
-    if (pl_directory_sub(&state->places[0].directory, "services", false, &folder) == 0) {
+    if (pl_directory_sub(&state->places[0].directory, pl_kind_folder(state->kind), false, &folder) == 0) {
         bool turn = pl_name_turn_begin(folder);
         pl_name_unlock(folder, state->name, turn, &state->name_lock);
         if (turn) pl_name_turn_end(folder);
@@ -240,7 +244,7 @@ static int claim(struct state *state, bool exclusive, const struct pl_allow *all
     if (r < 0) return r;
     state->count = 1;
     r = open_shared(state, allow);
-    if (r == 0) r = pl_directory_sub(&own->directory, "services", true, &folder);
+    if (r == 0) r = pl_directory_sub(&own->directory, pl_kind_folder(state->kind), true, &folder);
     if (r < 0) return r;
     bool turn = pl_name_turn_begin(folder);
     for (int i = 0; i < state->count; i++) pl_sweep_directory(&state->places[i].directory, false);
@@ -254,13 +258,14 @@ static int claim(struct state *state, bool exclusive, const struct pl_allow *all
     return r;
 }
 
-int pl_claim_open(struct pl_claim *ret_claim, const char *name, bool exclusive, const struct pl_allow *allow)
+int pl_claim_open_as(struct pl_claim *ret_claim, enum pl_kind kind, const char *name, bool exclusive,
+                     const struct pl_allow *allow)
 {
     int listeners[2] = { -1, -1 };
-    int r = pl_name_check("service", name, strlen(name));
+    int r = pl_name_check(pl_kind_word(kind), name, strlen(name));
     if (r < 0) return r;
-    struct state *state = new_state(name);
-    if (state == NULL) return pl_error(-ENOMEM, "service '%s': %s", name, pl_error_word(ENOMEM));
+    struct state *state = new_state(kind, name);
+    if (state == NULL) return pl_error(-ENOMEM, "%s '%s': %s", pl_kind_word(kind), name, pl_error_word(ENOMEM));
     r = claim(state, exclusive, allow, listeners);
     if (r < 0) {
         free_state(state);
@@ -286,7 +291,8 @@ int pl_claim_set_urls(struct pl_claim *claim, const char *urls)
         if ((unsigned char)*c < ' ' || *c == 0x7f)
             return pl_error(-EINVAL, "a listener's URL holds a control character");
     if (!ours(state))
-        return pl_error(-ECHILD, "service '%s': opened before fork() (open it in this process)", state->name);
+        return pl_error(-ECHILD, "%s '%s': opened before fork() (open it in this process)", pl_kind_word(state->kind),
+                        state->name);
     size_t size = strlen(urls);
     if (size >= sizeof state->self.urls) /* whole URLs only */
         for (size = sizeof state->self.urls - 1; size > 0 && urls[size] != ' ';) size--;
@@ -324,11 +330,12 @@ void pl_claim_close(struct pl_claim *claim)
 int pl_claim_sweep(void)
 {
     struct pl_directory own = PL_DIRECTORY_NONE, shared = PL_DIRECTORY_NONE;
-    int folder PL_AUTO_CLOSE = -1;
     int removed = 0;
     int r = pl_directory_own(&own, false);
     if (r < 0) return r == -ENOENT ? 0 : r;
-    if (pl_directory_sub(&own, "services", false, &folder) == 0) {
+    for (enum pl_kind kind = PL_KIND_SERVICE; kind <= PL_KIND_TOPIC; kind++) {
+        int folder PL_AUTO_CLOSE = -1;
+        if (pl_directory_sub(&own, pl_kind_folder(kind), false, &folder) < 0) continue;
         bool turn = pl_name_turn_begin(folder);
         removed += pl_sweep_directory(&own, true);
         if (turn) pl_name_lock_sweep(&own, folder, true);

@@ -1,7 +1,7 @@
 /* claim: a server's hold on a name: locked entries and listening sockets in the runtime directories.
  *
- * In each directory: services/NAME@ID (a locked regular file of "key value" lines, urls last) and the socket
- * s/ID; ID is 64 random bits in hex, the same in both. Made hidden, locked (OFD), listening, then
+ * In each directory: services/NAME@ID (a topic's: topics/NAME@ID) (a locked regular file of "key value" lines, urls
+ * last) and the socket s/ID; ID is 64 random bits in hex, the same in both. Made hidden, locked (OFD), listening, then
  * renamed into place with RENAME_NOREPLACE. In the own directory alone: the name's lock file
  * services/.NAME.lock; `exclusive` takes its write lock, others a read lock. A sweeper takes a dead entry's lock,
  * re-checks the inode, unlinks socket, then entry. A forked child keeps a lock alive, so liveness also compares pid and
@@ -11,6 +11,7 @@
 #define PL_NAMING_CLAIM_H
 
 #include "naming/allow.h"
+#include "naming/kind.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -24,7 +25,13 @@ struct pl_claim {
 
 /* Claims NAME; ALLOW (may be empty) decides whether it is offered in the shared directory too (root always
  * is, as far as the directory can be made). Errors as plait_server_open; -EADDRINUSE names pid and process. */
-int pl_claim_open(struct pl_claim *ret_claim, const char *name, bool exclusive, const struct pl_allow *allow);
+int pl_claim_open_as(struct pl_claim *ret_claim, enum pl_kind kind, const char *name, bool exclusive,
+                     const struct pl_allow *allow);
+static inline int pl_claim_open(struct pl_claim *ret_claim, const char *name, bool exclusive,
+                                const struct pl_allow *allow)
+{
+    return pl_claim_open_as(ret_claim, PL_KIND_SERVICE, name, exclusive, allow);
+}
 
 /* What the entries say of URLs, separated by spaces; those beyond 511 bytes are left out. -EINVAL (a control
  * character), -ENOSPC, -ECHILD. */

@@ -36,6 +36,7 @@
 struct found {
     struct pl_instance *instances;
     size_t count, room;
+    enum pl_kind kind;
 };
 
 static int add(struct found *found, const char *name, const struct pl_entry *entry,
@@ -51,14 +52,16 @@ static int add(struct found *found, const char *name, const struct pl_entry *ent
         found->room = room;
     }
     struct pl_instance *instance = &found->instances[found->count++];
-    *instance = (struct pl_instance){ .id = entry->id, .pid = entry->pid, .uid = entry->uid, .start = entry->start };
+    *instance = (struct pl_instance){
+        .id = entry->id, .kind = found->kind, .pid = entry->pid, .uid = entry->uid, .start = entry->start
+    };
     snprintf(instance->name, sizeof instance->name, "%s", name);
     memcpy(instance->urls, entry->urls, sizeof instance->urls);
     memcpy(instance->directory, directory->path, sizeof instance->directory);
     return 0;
 }
 
-/* One file of a services folder: taken if it's a living instance of NAME. */
+/* One file of the kind's folder: taken if it's a living instance of NAME. */
 static int look_at(struct found *found, const struct pl_directory *directory, int folder, const char *file,
                    const char *name)
 {
@@ -87,11 +90,12 @@ static int look_at(struct found *found, const struct pl_directory *directory, in
 static int look_in(struct found *found, const struct pl_directory *directory, const char *name)
 {
     int folder PL_AUTO_CLOSE = -1;
-    int r = pl_directory_sub(directory, "services", false, &folder);
+    int r = pl_directory_sub(directory, pl_kind_folder(found->kind), false, &folder);
     if (r == -EMFILE || r == -ENFILE || r == -ENOMEM) return r;
     if (r < 0) return 0; /* missing, or not as it should be: nothing that may be believed */
     DIR *list = pl_folder_list(folder);
-    if (list == NULL) return pl_error(-errno, "%s/services: %s", directory->path, pl_error_word(errno));
+    if (list == NULL)
+        return pl_error(-errno, "%s/%s: %s", directory->path, pl_kind_folder(found->kind), pl_error_word(errno));
     for (struct dirent *item = readdir(list); item != NULL && r == 0; item = readdir(list))
         r = look_at(found, directory, folder, item->d_name, name);
     closedir(list);
@@ -109,10 +113,11 @@ static void shuffle(struct found *found)
     }
 }
 
-int pl_lookup(const char *name, const char *peer, struct pl_instance **ret_instances, size_t *ret_count)
+int pl_lookup_as(enum pl_kind kind, const char *name, const char *peer, struct pl_instance **ret_instances,
+                 size_t *ret_count)
 {
     struct pl_directory directories[3];
-    struct found found = { 0 };
+    struct found found = { .kind = kind };
     int r = 0, count = pl_directory_search(directories, peer, NULL, 0);
     if (count < 0) return count;
     for (int i = 0; i < count; i++) {
@@ -144,7 +149,7 @@ int pl_instance_alive(const struct pl_instance *instance)
     char file[PL_ENTRY_FILE];
     struct pl_entry entry;
     int folder PL_AUTO_CLOSE = -1, fd PL_AUTO_CLOSE = -1;
-    int r = open_folder(instance, "services", &folder);
+    int r = open_folder(instance, pl_kind_folder(instance->kind), &folder);
     if (r == 0) {
         snprintf(file, sizeof file, "%s@%016" PRIx64, instance->name, instance->id);
         r = pl_entry_open(folder, file, instance->uid, &fd);
@@ -161,7 +166,7 @@ static int listener_alive(const struct pl_instance *instance, int socket)
     if (getsockopt(socket, SOL_SOCKET, SO_PEERPIDFD, &pidfd, &size) < 0) {
         pidfd = -1;
         if (errno == EMFILE || errno == ENFILE)
-            return pl_error(-errno, "service '%s': %s", instance->name, pl_error_word(errno));
+            return pl_error(-errno, "%s '%s': %s", pl_kind_word(instance->kind), instance->name, pl_error_word(errno));
         if (errno == ESRCH || errno == EINVAL || errno == ENODATA) return 0; /* dead and reaped */
         return pl_instance_alive(instance);                                  /* a kernel before 6.5 */
     }
@@ -178,13 +183,14 @@ static int check_server(const struct pl_instance *instance, const char *peer, in
     int r = peer != NULL ? pl_user_uid(peer, strlen(peer), &wanted) : 0;
     if (r < 0) return pl_error_in(r, "peer");
     if (getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &server, &size) < 0)
-        return pl_error(-errno, "service '%s': who serves it: %s", instance->name, pl_error_word(errno));
+        return pl_error(-errno, "%s '%s': who serves it: %s", pl_kind_word(instance->kind), instance->name,
+                        pl_error_word(errno));
     if (server.uid != geteuid() && server.uid != 0 && server.uid != wanted)
-        return pl_error(
-            -EACCES,
-            "service '%s' in %s is served by %s, who is neither you nor root (if that user is meant, ask for "
-            "it: peer=%u)",
-            instance->name, instance->directory, pl_user_format(server.uid, who), (unsigned)server.uid);
+        return pl_error(-EACCES,
+                        "%s '%s' in %s is served by %s, who is neither you nor root (if that user is meant, ask for "
+                        "it: peer=%u)",
+                        pl_kind_word(instance->kind), instance->name, instance->directory,
+                        pl_user_format(server.uid, who), (unsigned)server.uid);
     *ret_uid = server.uid;
     return 0;
 }
@@ -197,15 +203,17 @@ int pl_lookup_connect(const struct pl_instance *instance, const char *peer, int 
     int r = open_folder(instance, "s", &sockets);
     if (r < 0) return r == -ENOENT ? PL_CONNECT_GONE : r;
     fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd < 0) return pl_error(-errno, "service '%s': socket: %s", instance->name, pl_error_word(errno));
+    if (fd < 0)
+        return pl_error(-errno, "%s '%s': socket: %s", pl_kind_word(instance->kind), instance->name,
+                        pl_error_word(errno));
     snprintf(name, sizeof name, "%016" PRIx64, instance->id);
     pl_address_unix_at(&address, sockets, name);
     if (connect(fd, (struct sockaddr *)&address.storage, address.size) < 0) {
         int code = -errno;
         if (code == -ENOENT || code == -ECONNREFUSED) return PL_CONNECT_GONE;
         if (code != -EAGAIN)
-            return pl_error(code, "service '%s': %s/s/%s: %s", instance->name, instance->directory, name,
-                            pl_error_word(code));
+            return pl_error(code, "%s '%s': %s/s/%s: %s", pl_kind_word(instance->kind), instance->name,
+                            instance->directory, name, pl_error_word(code));
         /* Nobody will ever empty the backlog of a socket that only a forked child still has. */
         r = pl_instance_alive(instance);
         return r < 0 ? r : r == 0 ? PL_CONNECT_GONE : PL_CONNECT_BUSY;

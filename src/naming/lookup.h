@@ -2,6 +2,7 @@
 #ifndef PL_NAMING_LOOKUP_H
 #define PL_NAMING_LOOKUP_H
 
+#include "naming/kind.h"
 #include <plait/plait.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -9,6 +10,7 @@
 
 struct pl_instance {
     uint64_t id;
+    enum pl_kind kind;
     char name[PLAIT_NAME_MAX + 1];
     pid_t pid;
     uid_t uid;
@@ -19,7 +21,12 @@ struct pl_instance {
 
 /* The living instances of NAME (NULL: of every name), in random order, each id once. *ret_instances is
  * to be freed. PEER as in the client's options. Dead entries are left out (and swept where ours). */
-int pl_lookup(const char *name, const char *peer, struct pl_instance **ret_instances, size_t *ret_count);
+int pl_lookup_as(enum pl_kind kind, const char *name, const char *peer, struct pl_instance **ret_instances,
+                 size_t *ret_count);
+static inline int pl_lookup(const char *name, const char *peer, struct pl_instance **ret_instances, size_t *ret_count)
+{
+    return pl_lookup_as(PL_KIND_SERVICE, name, peer, ret_instances, ret_count);
+}
 
 /* Starts a connection to an instance's socket: 0 and *ret_fd, a connected nonblocking Unix socket whose
  * server end was checked by SO_PEERCRED (own uid, root, or PEER: -EACCES names who poses). *ret_uid is

@@ -363,3 +363,27 @@ TEST(while_a_change_is_recent_no_two_stamps_are_the_same)
     CHECK(pl_lookup_stamp(NULL) != stamp);
     pl_claim_close(&claim);
 }
+
+TEST(a_topic_and_a_service_may_have_the_same_name_and_are_not_mistaken)
+{
+    struct pl_allow nobody = { 0 };
+    struct pl_claim service, topic;
+    struct pl_instance *found;
+    size_t count;
+    CHECK_INT(pl_claim_open(&service, "twin", false, &nobody), 0);
+    CHECK_INT(pl_claim_open_as(&topic, PL_KIND_TOPIC, "twin", false, &nobody), 0);
+    CHECK_INT(pl_lookup("twin", NULL, &found, &count), 0);
+    CHECK_INT(count, 1);
+    CHECK(found[0].id == service.id && pl_instance_alive(&found[0]) == 1);
+    free(found);
+    CHECK_INT(pl_lookup_as(PL_KIND_TOPIC, "twin", NULL, &found, &count), 0);
+    CHECK_INT(count, 1);
+    CHECK(found[0].id == topic.id && pl_instance_alive(&found[0]) == 1);
+    pl_claim_close(&topic);
+    CHECK_INT(pl_instance_alive(&found[0]), 0);
+    free(found);
+    CHECK_INT(pl_claim_open_as(&topic, PL_KIND_TOPIC, "Bad", false, &nobody), -EINVAL);
+    CHECK_CONTAINS(pl_error_text(), "topic");
+    pl_claim_close(&service);
+    CHECK_INT(files_in(getenv("PLAIT_DIR"), "topics"), 0);
+}

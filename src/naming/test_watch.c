@@ -411,3 +411,18 @@ TEST(whoever_watches_first_and_then_looks_up_misses_nothing)
     while (come_at(n / 2, n % 2 == 1) || n % 2 == 0) CHECK(++n < 2000);
     CHECK(n > 100);
 }
+
+TEST(a_watch_for_topics_hears_of_topics)
+{
+    struct pl_allow nobody = { 0 };
+    struct pl_claim claim;
+    struct pl_name_watch *watch;
+    CHECK_INT(pl_name_watch_open_as(&watch, PL_KIND_TOPIC, NULL), 0);
+    struct pollfd poller = { .fd = pl_name_watch_fd(watch), .events = POLLIN };
+    CHECK_INT(pl_claim_open_as(&claim, PL_KIND_TOPIC, "news", false, &nobody), 0);
+    CHECK_INT(poll(&poller, 1, 10000), 1);
+    pl_name_watch_clear(watch);
+    pl_claim_close(&claim);
+    CHECK_INT(poll(&poller, 1, 10000), 1);
+    pl_name_watch_close(watch);
+}

@@ -5,7 +5,7 @@
  * comes first reads it and rings the others whom it concerns. So nobody needs a thread, and an event
  * that one has read is not lost for the rest.
  *
- * What is watched for each directory is its services folder or, while that is missing, the nearest
+ * What is watched for each directory is its services (or topics) folder or, while that is missing, the nearest
  * ancestor that exists, for the one name that is missing there. After each event that concerns a
  * watcher its directories are looked at anew. A watch is a hint: nothing that it says is believed,
  * the watcher looks up again.
@@ -37,7 +37,7 @@
 #define ARM_TRIES 64 /* more than any path has components */
 
 struct target {
-    char path[512 + 16];    /* DIRECTORY/services; "": none */
+    char path[512 + 16];    /* DIRECTORY/services or topics; "": none */
     int wd;                 /* what is watched: that, or an ancestor; -1: nothing */
     char awaited[NAME_MAX]; /* in an ancestor: the missing name; "": it's the folder itself */
 };
@@ -45,6 +45,7 @@ struct target {
 struct pl_name_watch {
     struct pl_list link;
     int epoll, event;
+    enum pl_kind kind;
     char *peer;
     struct target targets[3];
     bool concerned; /* scratch of clear */
@@ -151,7 +152,8 @@ static int arm_all(struct pl_name_watch *watch)
     if (count < 0) return count == -EMFILE || count == -ENFILE ? PL_NAME_WATCH_NONE : count;
     for (int i = 0; i < count; i++) {
         if (places[i].path[0] != '\0')
-            snprintf(watch->targets[i].path, sizeof watch->targets[i].path, "%s/services", places[i].path);
+            snprintf(watch->targets[i].path, sizeof watch->targets[i].path, "%s/%s", places[i].path,
+                     pl_kind_folder(watch->kind));
         pl_directory_close(&places[i]);
     }
     int r = 0;
@@ -215,7 +217,7 @@ void pl_name_watch_release(void)
     pthread_mutex_unlock(&shared.lock);
 }
 
-int pl_name_watch_open(struct pl_name_watch **ret_watch, const char *peer)
+int pl_name_watch_open_as(struct pl_name_watch **ret_watch, enum pl_kind kind, const char *peer)
 {
     struct pl_name_watch *watch = calloc(1, sizeof *watch);
     char *copy = peer != NULL ? strdup(peer) : NULL;
@@ -225,6 +227,7 @@ int pl_name_watch_open(struct pl_name_watch **ret_watch, const char *peer)
         return pl_error(-ENOMEM, "watch for names: %s", pl_error_word(ENOMEM));
     }
     watch->epoll = watch->event = -1;
+    watch->kind = kind;
     watch->peer = copy;
     pl_list_init(&watch->link);
     for (int i = 0; i < 3; i++) watch->targets[i].wd = -1;

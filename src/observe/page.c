@@ -239,7 +239,7 @@ int pl_page_slot(struct pl_page *page, enum pl_status_kind kind, struct pl_page_
     uint32_t index = 0;
     while (index < page->chunk_count && (page->chunks[index].kind != kind || page->chunks[index].free == 0)) index++;
     if (index == page->chunk_count) {
-        int r = kind == PL_STATUS_SERVICES
+        int r = kind == PL_STATUS_SERVICES || kind == PL_STATUS_TOPICS
                     ? append_chunk(page, kind, SERVICES_CHUNK, sizeof(struct pl_status_service_slot), &index)
                     : append_chunk(page, kind, CONNECTIONS_CHUNK, sizeof(struct pl_status_connection_slot), &index);
         if (r < 0) return r;

@@ -230,6 +230,15 @@ static int parse_service(struct parser *parser, size_t offset)
     return 0;
 }
 
+/* A topic's slot is laid out like a service's. */
+static int parse_topic(struct parser *parser, size_t offset)
+{
+    size_t before = parser->picture->service_count;
+    int r = parse_service(parser, offset);
+    if (parser->picture->service_count > before) parser->picture->services[before].topic = true;
+    return r;
+}
+
 /* ---- connections ------------------------------------------------------------------------ */
 
 static int parse_connection(struct parser *parser, size_t offset)
@@ -289,6 +298,7 @@ int pl_status_parse(struct pl_status_picture *ret_picture, const struct pl_statu
     int r = parse_head(&parser, &first);
     /* Services first, so that connections find theirs, wherever the chunks lie. */
     if (r == 0) r = each_slot(&parser, first, PL_STATUS_SERVICES, sizeof(struct pl_status_service_slot), parse_service);
+    if (r == 0) r = each_slot(&parser, first, PL_STATUS_TOPICS, sizeof(struct pl_status_service_slot), parse_topic);
     if (r == 0)
         r = each_slot(&parser, first, PL_STATUS_CONNECTIONS, sizeof(struct pl_status_connection_slot),
                       parse_connection);

@@ -169,13 +169,13 @@ static int replace_text(struct pl_status_service *service, const char *urls, con
 }
 
 /* Makes SERVICE visible. */
-static int show_service(struct pl_status_service *service, const char *name, int threads)
+static int show_service(struct pl_status_service *service, enum pl_status_kind kind, const char *name, int threads)
 {
     int r = need_page();
     if (r < 0) return r;
     if (services_seen >= PL_STATUS_SERVICES_MAX)
         return pl_error(-ENOSPC, "status page: more than %d services", PL_STATUS_SERVICES_MAX);
-    r = pl_page_slot(current, PL_STATUS_SERVICES, &service->place);
+    r = pl_page_slot(current, kind, &service->place);
     if (r < 0) return r;
     struct pl_status_service_slot *slot = service->place.memory;
     pl_page_begin(&slot->version);
@@ -197,7 +197,8 @@ static int show_service(struct pl_status_service *service, const char *name, int
     return r;
 }
 
-struct pl_status_service *pl_status_service_add(const char *name, uint64_t id, const char *directory, int threads)
+static struct pl_status_service *add(enum pl_status_kind kind, const char *name, uint64_t id, const char *directory,
+                                     int threads)
 {
     struct pl_status_service *service = calloc(1, sizeof *service);
     if (service == NULL) return &lost_service;
@@ -206,10 +207,20 @@ struct pl_status_service *pl_status_service_add(const char *name, uint64_t id, c
     service->counters = &service->spare;
     service->directory = directory != NULL ? strdup(directory) : NULL;
     enter();
-    int r = show_service(service, name, threads);
+    int r = show_service(service, kind, name, threads);
     if (current != NULL) lose_page(current); /* if it was made for this one alone, and in vain */
     leave(r);
     return service;
+}
+
+struct pl_status_service *pl_status_service_add(const char *name, uint64_t id, const char *directory, int threads)
+{
+    return add(PL_STATUS_SERVICES, name, id, directory, threads);
+}
+
+struct pl_status_service *pl_status_topic_add(const char *name, uint64_t id, const char *directory)
+{
+    return add(PL_STATUS_TOPICS, name, id, directory, 1);
 }
 
 void pl_status_service_set(struct pl_status_service *service, const char *urls, const char *methods)

@@ -43,6 +43,8 @@ struct pl_status_connection;
 /* Never fail: without memory or room they return an unseen object whose counters still work; why is
  * logged once. In a forked child the parent's objects may be removed, which touches no page. */
 struct pl_status_service *pl_status_service_add(const char *name, uint64_t id, const char *directory, int threads);
+/* A topic that this process publishes, in all else like a service; its methods are the word that says how. */
+struct pl_status_service *pl_status_topic_add(const char *name, uint64_t id, const char *directory);
 void pl_status_service_set(struct pl_status_service *service, const char *urls, const char *methods);
 /* NULL is fine. Its connections may be removed later; nobody sees them any more. */
 void pl_status_service_remove(struct pl_status_service *service);

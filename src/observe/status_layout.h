@@ -29,8 +29,8 @@ enum pl_status_kind {
     PL_STATUS_SERVICES = 2,
     PL_STATUS_CONNECTIONS = 3,
     PL_STATUS_TEXT = 4,
-    PL_STATUS_THREADS = 5, /* 5 to 7 are kept for threads, topics and events */
-    PL_STATUS_TOPICS = 6,
+    PL_STATUS_THREADS = 5, /* 5 and 7 are kept for threads and events */
+    PL_STATUS_TOPICS = 6,  /* slots like a service's; the connections are subscribers */
     PL_STATUS_EVENTS = 7
 };
 

@@ -22,8 +22,10 @@ struct plait_watch {
     const char *name;                    /* while opening: the one that is wanted, or NULL */
     struct pl_status_picture **pictures; /* own the texts that the instances show */
     size_t picture_count, picture_room;
-    plait_watch_instance *instances;
-    size_t count, room;
+    struct shown {
+        plait_watch_instance *instances;
+        size_t count, room;
+    } services, topics;
 };
 
 static int grow(void **array, size_t count, size_t *room, size_t element)
@@ -86,9 +88,10 @@ static int show_connections(plait_watch_instance *instance, const struct pl_stat
 static int show_service(struct plait_watch *watch, const struct pl_status_picture *picture, size_t index, uid_t uid)
 {
     const struct pl_status_service_picture *service = &picture->services[index];
-    int r = grow((void **)&watch->instances, watch->count, &watch->room, sizeof *watch->instances);
+    struct shown *shown = service->topic ? &watch->topics : &watch->services;
+    int r = grow((void **)&shown->instances, shown->count, &shown->room, sizeof *shown->instances);
     if (r < 0) return r;
-    plait_watch_instance *instance = &watch->instances[watch->count];
+    plait_watch_instance *instance = &shown->instances[shown->count];
     *instance = (plait_watch_instance){
         .service = service->name,
         .id = service->id,
@@ -108,10 +111,12 @@ static int show_service(struct plait_watch *watch, const struct pl_status_pictur
         .bytes_out = service->counters[PL_COUNTER_bytes_out],
         .protocol_errors = service->counters[PL_COUNTER_protocol_errors],
         .lost = service->counters[PL_COUNTER_lost_requests] + service->counters[PL_COUNTER_lost_replies],
+        .published = service->counters[PL_COUNTER_published],
+        .stuck = service->counters[PL_COUNTER_stuck],
         .threads = (int32_t)service->threads,
         .stopped = picture->pid_namespace == pl_place_pid_namespace() && stopped(picture->pid),
     };
-    watch->count++;
+    shown->count++;
     return show_connections(instance, picture, index);
 }
 
@@ -221,30 +226,48 @@ int plait_watch_open(plait_watch **ret_watch, const char *name)
         return r;
     }
     watch->name = NULL;
-    if (watch->count > 0) qsort(watch->instances, watch->count, sizeof *watch->instances, compare);
+    struct shown *shown[] = { &watch->services, &watch->topics };
+    for (int i = 0; i < 2; i++)
+        if (shown[i]->count > 0) qsort(shown[i]->instances, shown[i]->count, sizeof *shown[i]->instances, compare);
     *ret_watch = watch;
     return 0;
 }
 
 size_t plait_watch_count(const plait_watch *watch)
 {
-    return watch->count;
+    return watch->services.count;
 }
 
 const plait_watch_instance *plait_watch_at(const plait_watch *watch, size_t index)
 {
-    return index < watch->count ? &watch->instances[index] : NULL;
+    return index < watch->services.count ? &watch->services.instances[index] : NULL;
+}
+
+size_t plait_watch_topic_count(const plait_watch *watch)
+{
+    return watch->topics.count;
+}
+
+const plait_watch_instance *plait_watch_topic_at(const plait_watch *watch, size_t index)
+{
+    return index < watch->topics.count ? &watch->topics.instances[index] : NULL;
+}
+
+static void shown_free(struct shown *shown)
+{
+    for (size_t i = 0; i < shown->count; i++) free((void *)shown->instances[i].connections);
+    free(shown->instances);
 }
 
 void plait_watch_close(plait_watch *watch)
 {
     if (watch == NULL) return;
-    for (size_t i = 0; i < watch->count; i++) free((void *)watch->instances[i].connections);
     for (size_t i = 0; i < watch->picture_count; i++) {
         pl_status_picture_deinit(watch->pictures[i]);
         free(watch->pictures[i]);
     }
-    free(watch->instances);
+    shown_free(&watch->services);
+    shown_free(&watch->topics);
     free(watch->pictures);
     free(watch);
 }

@@ -16,6 +16,9 @@
 #ifndef MFD_NOEXEC_SEAL
 #define MFD_NOEXEC_SEAL 8U
 #endif
+#ifndef F_SEAL_FUTURE_WRITE
+#define F_SEAL_FUTURE_WRITE 0x0010
+#endif
 #ifndef MADV_POPULATE_READ
 #define MADV_POPULATE_READ 22
 #define MADV_POPULATE_WRITE 23
@@ -40,6 +43,15 @@ int pl_memfd_seal(int fd, int seals)
     if (fcntl(fd, F_ADD_SEALS, seals) != 0)
         return pl_error(-errno, "sealing shared memory (seals 0x%x): %s", (unsigned)seals, pl_error_word(errno));
     return 0;
+}
+
+int pl_memfd_seal_one_writer(int fd)
+{
+    int seals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
+    int r = pl_memfd_seal(fd, seals | F_SEAL_FUTURE_WRITE);
+    if (r == -EINVAL) r = pl_memfd_seal(fd, seals);
+    if (r == 0 && fchmod(fd, 0400) != 0) r = pl_error(-errno, "shared memory: chmod: %s", pl_error_word(errno));
+    return r;
 }
 
 int pl_memfd_check(int fd, uint64_t size, int seals)

@@ -14,6 +14,10 @@
 int pl_memfd_create(const char *name, uint64_t size, int *ret_fd);
 int pl_memfd_seal(int fd, int seals);
 
+/* Makes FD, which its writer has mapped, readable for all others: SHRINK, GROW, SEAL and FUTURE_WRITE, and mode 0400. A
+ * kernel before 5.1 doesn't know FUTURE_WRITE: then receivers could write, to their own user's harm. */
+int pl_memfd_seal_one_writer(int fd);
+
 /* The checks that both channels and segments make of a foreign memfd, -EPROTO with text: on tmpfs,
  * all of SEALS set, exactly SIZE bytes. Borrows FD. */
 int pl_memfd_check(int fd, uint64_t size, int seals);

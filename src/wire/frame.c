@@ -41,8 +41,8 @@ void pl_frame_encode(uint8_t head[PL_FRAME_HEAD], const struct pl_frame *frame)
 
 static const char *kind_name(uint8_t kind)
 {
-    static const char *const names[PL_FRAME_KINDS] = { "?",      "CALL", "SEND",    "REPLY", "CANCEL",
-                                                       "GOAWAY", "PAD",  "SEGMENT", "BODY" };
+    static const char *const names[PL_FRAME_KINDS] = { "?",   "CALL",    "SEND", "REPLY",     "CANCEL",  "GOAWAY",
+                                                       "PAD", "SEGMENT", "BODY", "SUBSCRIBE", "MESSAGE", "DROPPED" };
     return names[kind < PL_FRAME_KINDS ? kind : 0];
 }
 
@@ -93,7 +93,9 @@ static int check_record(const struct pl_frame *frame)
 {
     uint32_t record;
     switch (frame->kind) {
-    case PL_FRAME_CANCEL: record = 0; break;
+    case PL_FRAME_CANCEL:
+    case PL_FRAME_SUBSCRIBE:
+    case PL_FRAME_DROPPED: record = 0; break;
     case PL_FRAME_GOAWAY: record = 8; break;
     case PL_FRAME_SEGMENT: record = PL_FRAME_SEGMENT_SIZE; break;
     default: return 0;

@@ -15,14 +15,18 @@
 enum { PL_FRAME_HEAD = 32 };
 
 enum pl_frame_kind {
-    PL_FRAME_CALL = 1,    /* method; answered by a REPLY of the same call id */
-    PL_FRAME_SEND = 2,    /* method; never answered */
-    PL_FRAME_REPLY = 3,   /* status */
-    PL_FRAME_CANCEL = 4,  /* call id; no payload */
-    PL_FRAME_GOAWAY = 5,  /* payload u64: how many CALL and SEND frames of this connection are taken */
-    PL_FRAME_PAD = 6,     /* skipped with its payload; rings only; ours skip by themselves */
-    PL_FRAME_SEGMENT = 7, /* rides on the socket with a descriptor; payload: pl_frame_segment */
-    PL_FRAME_BODY = 8,    /* on the socket: the payload of the ring's frame with the flag SOCKET */
+    PL_FRAME_CALL = 1,      /* method; answered by a REPLY of the same call id */
+    PL_FRAME_SEND = 2,      /* method; never answered */
+    PL_FRAME_REPLY = 3,     /* status */
+    PL_FRAME_CANCEL = 4,    /* call id; no payload */
+    PL_FRAME_GOAWAY = 5,    /* payload u64: how many CALL and SEND frames of this connection are taken */
+    PL_FRAME_PAD = 6,       /* skipped with its payload; rings only; ours skip by themselves */
+    PL_FRAME_SEGMENT = 7,   /* rides on the socket with a descriptor; payload: pl_frame_segment */
+    PL_FRAME_BODY = 8,      /* on the socket: the payload of the ring's frame with the flag SOCKET */
+    PL_FRAME_SUBSCRIBE = 9, /* method: PL_SUBSCRIBE_; call: how much history, or the number to go on with, and then
+                               trace: the instance that counted it; no payload */
+    PL_FRAME_MESSAGE = 10,  /* of a topic; call: its number; trace: when it was published, ns of Unix time */
+    PL_FRAME_DROPPED = 11,  /* method: after how many ms the publisher went on without its subscriber; no payload */
     PL_FRAME_KINDS
 };
 
@@ -33,6 +37,11 @@ enum {
     PL_FRAME_ON_SOCKET = 8,  /* payload is a u64 size; the body follows on the socket as BODY */
     PL_FRAME_NAMED = 16,     /* the body begins with u8 length and the method's name: for servers that take any */
     PL_FRAME_FLAGS = 31
+};
+enum {
+    PL_SUBSCRIBE_GATES = 1,   /* a reliable publisher waits for this subscriber */
+    PL_SUBSCRIBE_GO_ON = 2,   /* call is a number, not a history */
+    PL_SUBSCRIBE_RELIABLE = 4 /* refuse me if you aren't reliable */
 };
 #define PL_METHOD_DEFAULT UINT32_MAX /* in `method`: the caller names none, or NAMED does */
 
@@ -68,9 +77,9 @@ void pl_frame_encode(uint8_t head[PL_FRAME_HEAD], const struct pl_frame *frame);
 /* Decodes a head that the caller copied out. 0; PL_FRAME_SKIP: unknown kind, ignorable (the
  * frame's size is valid: skip it); -EPROTO with text: unknown kind that isn't, unknown flags or
  * encoding, reserved byte set, a size above MAX_SIZE where PAD is exempt, a payload of another size than
- * the kind or flag says (CANCEL 0, GOAWAY 8, SEGMENT and IN_SEGMENT 16, ON_SOCKET 8), IN_SEGMENT or
- * ON_SOCKET on what isn't CALL, SEND or REPLY, or both, NAMED on what isn't CALL or SEND. Kind 0 is never a kind. Of an
- * unknown kind only the size is judged. */
+ * the kind or flag says (CANCEL, SUBSCRIBE and DROPPED 0, GOAWAY 8, SEGMENT and IN_SEGMENT 16, ON_SOCKET 8), IN_SEGMENT
+ * or ON_SOCKET on what isn't CALL, SEND or REPLY, or both, NAMED on what isn't CALL or SEND. Kind 0 is never a kind. Of
+ * an unknown kind only the size is judged. */
 enum { PL_FRAME_SKIP = 1 };
 int pl_frame_decode(struct pl_frame *ret_frame, const uint8_t head[PL_FRAME_HEAD], uint64_t max_size);
 

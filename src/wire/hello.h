@@ -24,9 +24,11 @@ enum { PL_HELLO_CLIENT_MAX = PL_HELLO_CLIENT_HEAD + PLAIT_NAME_MAX };
 enum { PL_HELLO_TAIL_MAX = PLAIT_METHODS_MAX * (PLAIT_NAME_MAX + 1) };
 
 enum {
-    PL_FEATURE_SHM = 1,       /* channel in shared memory */
-    PL_FEATURE_GOAWAY = 2,    /* drain with a position */
-    PL_FEATURE_ANY_METHOD = 4 /* server: methods beyond the table are welcome, by NAMED frames */
+    PL_FEATURE_SHM = 1,        /* channel in shared memory */
+    PL_FEATURE_GOAWAY = 2,     /* drain with a position */
+    PL_FEATURE_ANY_METHOD = 4, /* server: methods beyond the table are welcome, by NAMED frames */
+    PL_FEATURE_TOPIC = 8,      /* this is about a topic: a SUBSCRIBE frame follows the client's hello */
+    PL_FEATURE_RELIABLE = 16   /* publisher: it waits for its subscribers */
 };
 
 /* Outcomes of the decoders: MORE means that the bytes so far are a valid beginning. */

@@ -20,13 +20,15 @@ template <class T>
 inline constexpr bool is_handle = !std::is_copy_constructible_v<T> && !std::is_copy_assignable_v<T> &&
                                   std::is_nothrow_move_constructible_v<T> && std::is_nothrow_move_assignable_v<T>;
 static_assert(is_handle<plait::Server> && is_handle<plait::Client> && is_handle<plait::Reply> &&
-              is_handle<plait::DeferredRequest>);
+              is_handle<plait::DeferredRequest> && is_handle<plait::Publisher> && is_handle<plait::Subscriber> &&
+              is_handle<plait::Message>);
 static_assert(!std::is_move_constructible_v<plait::Request> && !std::is_copy_constructible_v<plait::Request>);
 
 template <class T, class = void> struct HasView : std::false_type {
 };
 template <class T> struct HasView<T, std::void_t<decltype(std::declval<T>().view())>> : std::true_type {
 };
+static_assert(HasView<plait::Message &>::value && !HasView<plait::Message>::value);
 static_assert(HasView<plait::Reply &>::value && !HasView<plait::Reply>::value, "a view of a temporary would dangle");
 
 static_assert(plait::Timeout().count() == 0, "the default");
@@ -439,4 +441,67 @@ TEST(after_fork_handles_say_so_and_are_destroyed_in_peace)
     CHECK_INT(test_wait_child(pid), 0);
     CHECK(future.get().text() == "x");
     CHECK(client->call("", "y").text() == "y");
+}
+
+/* ---- topics ---- */
+
+TEST(topics_merge_and_tell_what_was_lost)
+{
+    settle();
+    plait::PublisherOptions options;
+    options.listen = "tcp://127.0.0.1:0";
+    plait::Publisher first("news", options), second("news");
+    plait::Subscriber subscriber("news");
+    CHECK_INT(subscriber.publishers(), 2);
+    CHECK_INT(first.subscribers(), 1);
+    first.publish("one");
+    second.publish({ "2", Encoding::json });
+    int jsons = 0;
+    for (int i = 0; i < 2; i++) {
+        plait::Message message = subscriber.next(patience);
+        CHECK_STR(message.topic().c_str(), "news");
+        CHECK_INT(message.number(), 1);
+        CHECK_INT(message.lost(), 0);
+        jsons += message.encoding() == Encoding::json;
+        CHECK(std::chrono::system_clock::now() - message.time() < std::chrono::hours(1));
+    }
+    CHECK_INT(jsons, 1);
+    CHECK(!subscriber.poll().has_value());
+    thrown_by<plait::TimeoutError>([&] { subscriber.next(1ms); });
+    plait::Subscriber far(first.urls().at(0) + "/news");
+    for (int i = 0; i < 20000; i++) first.publish(std::string(100, 'x'));
+    std::uint64_t received = 0, lost = 0;
+    while (auto message = subscriber.poll()) {
+        received++;
+        lost += message->lost();
+        if (message->lost() > 0) CHECK(message->why() == plait::Lost::overrun);
+    }
+    CHECK_INT(received + lost, 20000);
+    CHECK_INT(far.next(patience).text().size(), 100);
+}
+
+TEST(a_message_outlives_its_subscriber_and_publisher)
+{
+    settle();
+    std::optional<plait::Message> kept;
+    {
+        plait::Publisher publisher("short");
+        plait::Subscriber subscriber("short");
+        publisher.publish("lived");
+        kept = subscriber.next(patience);
+    }
+    CHECK_STR(kept->text().c_str(), "lived");
+    plait::Message moved = std::move(*kept);
+    CHECK_INT(thrown_by<plait::Error>([&] { kept->topic(); }).code(), -EBADF);
+    CHECK_STR(moved.topic().c_str(), "short");
+}
+
+TEST(a_subscriber_that_wants_reliable_is_refused_by_latest)
+{
+    settle();
+    plait::Publisher publisher("careless");
+    plait::SubscriberOptions options;
+    options.reliable = plait::Reliable::yes;
+    CHECK_INT(thrown_by<plait::Error>([&] { plait::Subscriber("careless", options); }).code(), -EOPNOTSUPP);
+    thrown_by<plait::Error>([] { plait::Publisher("Bad Name"); });
 }

@@ -1,0 +1,161 @@
+"""plait pub and plait sub: messages, exit statuses, pipes, publishers that come and go, topics over TCP."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import unittest
+
+import schema
+from plaittest import Case, NO_NAME, OK, PATIENCE, PLAIT, TIMED_OUT, USAGE, main
+
+
+class Topics(Case):
+    def start(self, *words, stdin=subprocess.DEVNULL, **options):
+        process = subprocess.Popen([PLAIT, *words], stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                   env=self.environment, **options)
+        self.addCleanup(self.end, process)
+        return process
+
+    def end(self, process):
+        if process.poll() is None:
+            process.kill()
+        process.wait(PATIENCE)
+        for stream in (process.stdin, process.stdout, process.stderr):
+            if stream:
+                stream.close()
+
+    def finish(self, process):
+        out, err = process.communicate(timeout=PATIENCE)
+        return process.returncode, out, err.decode()
+
+    def clock(self, *words):
+        """A publisher at 100 Hz that listens, and its URL."""
+        process = self.start("pub", "clock", "tick", "--rate", "100", "--listen", "tcp://127.0.0.1:0", *words)
+        return process, process.stdout.readline().decode().split()[2]
+
+    def test_lines_go_through_in_order_whoever_starts_first(self):
+        text = b"".join(b"line %d\n" % number for number in range(1000))
+        subscriber = self.start("sub", "log", "--count", "1000", "--reliable")
+        publisher = self.start("pub", "log", "--lines", "--reliable", "--wait", "1", "--timeout", "60s",
+                               stdin=subprocess.PIPE)
+        publisher.communicate(text, PATIENCE)
+        self.assertEqual(publisher.returncode, OK)
+        status, out, err = self.finish(subscriber)
+        self.assertEqual((status, out, err), (OK, text, ""))
+
+    def test_the_last_value_is_history_1_count_1(self):
+        self.clock()
+        self.assertEqual(self.plait("sub", "clock", "--history", "1", "--count", "1").out, b"tick\n")
+
+    def test_raw_adds_no_newline_and_bytes_stay_as_they_are(self):
+        publisher = self.start("pub", "bytes", "-", "--wait", "1", "--encoding", "json", stdin=subprocess.PIPE)
+        subscriber = self.start("sub", "bytes", "--raw", "--count", "1")
+        publisher.communicate(b"\0\xff\n", PATIENCE)
+        self.assertEqual(self.finish(subscriber)[1], b"\0\xff\n")
+
+    def test_json_describes_each_message_and_the_end(self):
+        publisher = self.start("pub", "news", "caf\u00e9", "--wait", "1", "--json")
+        status, out, _ = self.finish(self.start("sub", "news", "--count", "1", "--json"))
+        self.assertEqual(status, OK)
+        message, = self.check_objects(out)
+        self.assertEqual((message["kind"], message["topic"], message["number"], message["text"]),
+                         ("message", "news", 1, "caf\u00e9"))
+        published, = self.check_objects(self.finish(publisher)[1])
+        self.assertEqual((published["kind"], published["count"], published["bytes"]), ("published", 1, 5))
+
+    def check_objects(self, out):
+        objects = [json.loads(line) for line in out.splitlines()]
+        for item in objects:
+            schema.check(item)
+        return objects
+
+    def test_over_tcp_it_is_the_same(self):
+        _, url = self.clock("--history", "3")
+        result = self.plait("sub", url + "/clock", "--history", "2", "--count", "3")
+        self.assertEqual((result.status, result.out), (OK, b"tick\n" * 3))
+        self.assertEqual(self.plait("sub", url + "/other", "--count", "1").status, NO_NAME)
+
+    def test_ls_lists_topics_with_publishers_and_subscribers(self):
+        publisher, url = self.clock("--reliable")
+        subscriber = self.start("sub", "clock")
+        subscriber.stdout.readline()
+        self.assertRegex(self.plait("ls").text, r"(?m)^clock +%d .* reliable .* publishing +%s$" % (publisher.pid, re.escape(url)))
+        self.assertRegex(self.plait("ls", "clock").text, r"(?m)^plait +%d .* %d +shm" % (subscriber.pid, publisher.pid))
+        topic, entry = self.check_objects(self.plait("ls", "clock", "--json").out)
+        self.assertEqual((topic["kind"], topic["subscribers"], topic["reliable"]), ("topic", 1, True))
+        self.assertEqual((entry["kind"], entry["peer_pid"]), ("subscriber", subscriber.pid))
+
+    def test_a_prefix_covers_later_topics(self):
+        subscriber = self.start("sub", "room.*", "--count", "2", "--json")
+        for room in ("room.a", "room.b"):
+            self.finish(self.start("pub", room, room, "--wait", "1"))
+        objects = self.check_objects(self.finish(subscriber)[1])
+        self.assertEqual([item["topic"] for item in objects], ["room.a", "room.b"])
+
+    def test_a_restarted_publisher_goes_on(self):
+        subscriber = self.start("sub", "phoenix", "--count", "3")
+        for number in range(3):
+            self.assertEqual(self.finish(self.start("pub", "phoenix", str(number), "--wait", "1"))[0], OK)
+        self.assertEqual(self.finish(subscriber)[:2], (OK, b"0\n1\n2\n"))
+
+    def test_a_killed_publisher_is_followed_by_the_next(self):
+        subscriber = self.start("sub", "mortal", "--json")
+        for number in range(3):
+            publisher = self.start("pub", "mortal", str(number), "--rate", "1000")
+            for line in subscriber.stdout:
+                if b'"text":"%d"' % number in line:
+                    break
+            publisher.kill()
+            publisher.wait(PATIENCE)
+
+    def test_a_reader_that_goes_away_ends_the_subscriber_quietly(self):
+        self.clock()
+        subscriber = self.start("sub", "clock")
+        subscriber.stdout.readline()
+        subscriber.stdout.close()
+        self.assertEqual(subscriber.wait(PATIENCE), OK)
+        self.assertEqual(subscriber.stderr.read(), b"")
+
+    def test_tail_into_a_topic_and_out_into_a_pipe(self):
+        path = os.path.join(self.directory, "log")
+        with open(path, "w") as log:
+            log.write("INFO started\n")
+            log.flush()
+            script = f"tail -f -n +1 log | '{PLAIT}' pub --lines --wait 1 log & '{PLAIT}' sub --count 4 log | grep ERROR; kill -- -$$"
+            pipe = subprocess.Popen(script, shell=True, cwd=self.directory, env=self.environment,
+                                    stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
+            self.addCleanup(pipe.stdout.close)
+            for line in ("ERROR one\n", "INFO two\n", "ERROR three\n"):
+                log.write(line)
+                log.flush()
+            self.assertEqual(pipe.stdout.read(), b"ERROR one\nERROR three\n")
+            pipe.wait(PATIENCE)
+
+    def test_ctrl_c_ends_a_publisher_in_order(self):
+        publisher = self.start("pub", "clock", "tick", "--rate", "100", "--json", "--listen", "tcp://127.0.0.1:0")
+        self.assertIn(b'"kind":"listening"', publisher.stdout.readline())
+        publisher.send_signal(signal.SIGINT)
+        status, out, err = self.finish(publisher)
+        self.assertEqual((status, err), (OK, ""))
+        self.assertIn(b'"kind":"published"', out)
+
+    def test_wrong_usage_and_waiting_in_vain_have_their_statuses(self):
+        self.assertEqual(self.plait("sub", "nobody", "--timeout", "50ms").status, TIMED_OUT)
+        self.assertEqual(self.plait("pub", "lonely", "x", "--wait", "1", "--timeout", "50ms").status, TIMED_OUT)
+        for words in (("sub",), ("pub",), ("sub", "a", "b"), ("pub", "a", "b", "c"), ("sub", "UPPER"), ("pub", "UPPER"),
+                      ("pub", "a", "x", "--lines"), ("sub", "pre*"), ("pub", "a", "--listen", "udp://127.0.0.1:1"),
+                      ("pub", "a", "--rate", "0")):
+            self.assertEqual(self.plait(*words).status, USAGE, words)
+
+    def test_a_services_name_is_no_topic(self):
+        self.serve("greeter", "--echo")
+        for words in (("sub", "greeter"), ("pub", "greeter", "x")):
+            result = self.plait(*words)
+            self.assertIn("is a service", result.err)
+            self.assertNotEqual(result.status, OK)
+
+
+if __name__ == "__main__":
+    main()
