@@ -1,8 +1,8 @@
 #!/usr/bin/python3
 """Every fenced block of the README is run, in an empty directory, from an installed prefix: test_readme.py ROOT
 
-```c is compiled and, if it has a main, is the server that the rest talks to; ```cmake builds it again; ```sh,
-```python and ```cpp run while it serves. A comment `<!-- not run: why -->` before a block exempts it, which is printed.
+```c is compiled; the first is the server that the rest talks to, others run to their end; ```cmake builds the server
+again; ```sh, ```python and ```cpp run while it serves. A comment `<!-- not run: why -->` before a block exempts it, which is printed.
 Documents beside the README: their blocks of C that have a main must compile.
 """
 import re
@@ -24,6 +24,15 @@ def serve(text):
         outside.run("cc -Wall -Wextra -Werror greeter.c -o greeter $(pkg-config --cflags --libs plait)", cwd=where)
         outside.start(where / "greeter")
         outside.run(["plait", "call", "greeter/greet", "up?"], cwd=where)  # from here on it serves
+    return test
+
+
+def program(text):
+    def test(outside):
+        where = outside.base / "readme"
+        (where / "program.c").write_text(text)
+        outside.run("cc -Wall -Wextra -Werror program.c -o program $(pkg-config --cflags --libs plait)", cwd=where)
+        outside.run([where / "program"], cwd=where)
     return test
 
 
@@ -87,6 +96,8 @@ def collect():
             print(f"not run: {name}: {why or 'a block of another kind'}")
         else:
             tests.append((name, kinds[kind](text)))
+            if kind == "c":
+                kinds["c"] = program
     tests.append(("the_readme_server_ends_orderly", serves_to_the_end))
     for path in sorted((ROOT / "docs").rglob("*.md")):
         for number, (kind, text, why) in enumerate(out.blocks(path), 1):

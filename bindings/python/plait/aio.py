@@ -22,7 +22,7 @@ from . import _failure, _plait
 __all__ = ["Client", "Server", "connect"]
 
 _AGAIN, _SLOWEST = 0.005, 0.04  # seconds before what would have had to wait is tried again: first, at last
-_PATIENCE = 0.3  # seconds without any reply, after which a thread connects anew
+_QUIET = 8  # times _SLOWEST without any reply, after which a thread connects anew: not a time, since loops are held up
 _SOON = 0.004  # seconds that an attempt takes only if somebody was there and didn't answer
 _trace = contextvars.ContextVar("plait_trace", default=0)  # of the handler that this task is in
 _OMITTED = object()
@@ -88,7 +88,7 @@ class Client:
                                      f"(is the server running? is it stopped?)", errno.ETIMEDOUT) from None
 
     async def _start_in_turn(self, future, method, options, end):
-        asked = time.monotonic()
+        quiet = 0
         while True:
             if end is not None:
                 options["timeout"] = max(0.001, end - time.monotonic())
@@ -99,13 +99,14 @@ class Client:
             try:
                 async with asyncio.timeout(_SLOWEST):
                     await self._moved.wait()
-                asked = time.monotonic()
+                quiet = 0
             except builtins.TimeoutError:
-                if time.monotonic() - asked > _PATIENCE:
+                quiet += 1
+                if quiet == _QUIET:
                     # A server that takes its time to answer a hello, or one of this very loop.
                     with contextlib.suppress(plait.Error):
                         await _in_thread(self._loop, self._core.methods)
-                    asked = time.monotonic()
+                    quiet = 0
 
     async def send(self, method="", data=b"", **options):
         """One way; arguments and errors are those of plait.Client.send()."""
