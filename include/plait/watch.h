@@ -47,12 +47,27 @@ typedef struct plait_watch_instance {
     const plait_watch_connection *connections;
 } plait_watch_instance;
 
+/* A thread that serves, of any process that is listed and whose pid means something here. */
+typedef struct plait_watch_thread {
+    int32_t pid;
+    int32_t tid;          /* native thread id */
+    uint64_t library_id;  /* pthread_self() in its process; Python: threading.get_ident() */
+    const char *name;     /* "plait/NAME/0" */
+    const char *role;     /* serves, accepts, pool, watches */
+    const char *service;  /* whose request it handles or handled last; "" unknown */
+    const char *method;   /* of the request that it handles, "" the default one; NULL: it handles none */
+    uint64_t handling_us; /* for how long */
+    uint64_t handled;     /* requests begun so far */
+} plait_watch_thread;
+
 /* NAME NULL: all. Sorted by service, then age. Errors: -ENOMEM, -EMFILE, and where the own runtime
  * directory is refused and no other is there: -EACCES, -EPERM, -ELOOP, -ENOTDIR, -EINVAL. An absent
  * name is an empty list. */
 int plait_watch_open(plait_watch **ret_watch, const char *name);
 size_t plait_watch_count(const plait_watch *watch);
 const plait_watch_instance *plait_watch_at(const plait_watch *watch, size_t index);
+size_t plait_watch_thread_count(const plait_watch *watch);
+const plait_watch_thread *plait_watch_thread_at(const plait_watch *watch, size_t index);
 void plait_watch_close(plait_watch *watch);
 
 /* The runtime directories in the order in which they are searched; NULL beyond the last. Static

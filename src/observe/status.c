@@ -20,6 +20,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 const struct pl_counter_info pl_counter_table[PL_COUNTERS] = {
 #define PL_COUNTER(id, unit, help) { #id, unit, help, false },
@@ -51,6 +52,13 @@ struct pl_status_connection {
     struct pl_counters spare;
 };
 
+struct pl_status_thread {
+    struct pl_page *page; /* NULL: unseen */
+    struct pl_page_slot place;
+    struct pl_status_work *work;
+    struct pl_status_work spare;
+};
+
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static struct pl_fork_hook hook;
@@ -63,6 +71,7 @@ static bool complained;
 /* What is handed out when there is no memory even for an object: they count into nowhere. */
 static struct pl_status_service lost_service = { .counters = &lost_service.spare };
 static struct pl_status_connection lost_connection = { .service = &lost_service, .counters = &lost_connection.spare };
+static struct pl_status_thread lost_thread = { .work = &lost_thread.spare };
 
 static void in_child(struct pl_fork_hook *unused)
 {
@@ -333,4 +342,71 @@ struct pl_counters *pl_status_connection_counters(struct pl_status_connection *c
 uint64_t pl_status_connection_id(const struct pl_status_connection *connection)
 {
     return connection->id;
+}
+
+uint64_t pl_status_service_id(const struct pl_status_service *service)
+{
+    return service->id;
+}
+
+/* ---- threads ---------------------------------------------------------------------------- */
+
+static int show_thread(struct pl_status_thread *thread, struct pl_page *page, enum pl_status_role role,
+                       const char *name, uint64_t service)
+{
+    int r = pl_page_slot(page, PL_STATUS_THREADS, &thread->place);
+    if (r < 0) return r;
+    struct pl_status_thread_slot *slot = thread->place.memory;
+    pl_page_begin(&slot->version);
+    slot->id = (uint64_t)gettid();
+    slot->library_id = (uint64_t)(uintptr_t)pthread_self();
+    slot->role = role;
+    slot->ticks_per_ms = pl_ticks_of_ns(1000000);
+    slot->anchor_ns = pl_clock_ns();
+    slot->anchor_ticks = pl_ticks();
+    set_text(slot->name, sizeof slot->name, name);
+    /* relaxed: the version is odd */
+    atomic_store_explicit(&slot->work.current, 0, memory_order_relaxed);
+    atomic_store_explicit(&slot->work.since, 0, memory_order_relaxed);
+    atomic_store_explicit(&slot->work.service, service, memory_order_relaxed);
+    pl_page_end(&slot->version);
+    thread->page = page;
+    thread->work = &slot->work;
+    page->users++;
+    return 0;
+}
+
+struct pl_status_thread *pl_status_thread_add(struct pl_status_service *service, enum pl_status_role role,
+                                              const char *name)
+{
+    int r = 0;
+    struct pl_status_thread *thread = calloc(1, sizeof *thread);
+    if (thread == NULL) return &lost_thread;
+    thread->work = &thread->spare;
+    enter();
+    if (service->page != NULL && !service->page->forgotten && !service->removed)
+        r = show_thread(thread, service->page, role, name, service->id);
+    leave(r);
+    return thread;
+}
+
+void pl_status_thread_remove(struct pl_status_thread *thread)
+{
+    if (thread == NULL || thread == &lost_thread) return;
+    enter();
+    if (thread->page != NULL && !thread->page->forgotten) {
+        struct pl_status_thread_slot *slot = thread->place.memory;
+        pl_page_begin(&slot->version);
+        slot->id = 0;
+        pl_page_end(&slot->version);
+        pl_page_slot_free(thread->page, &thread->place);
+    }
+    if (thread->page != NULL) drop_page(thread->page);
+    leave(0);
+    free(thread);
+}
+
+struct pl_status_work *pl_status_thread_work(struct pl_status_thread *thread)
+{
+    return thread->work;
 }

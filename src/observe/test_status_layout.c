@@ -89,6 +89,17 @@ TEST(the_document_says_where_everything_lies)
     FIELD("Connection", pl_status_connection_slot, "text 12", framing);
     FIELD("Connection", pl_status_connection_slot, "text 64", peer);
     FIELD("Connection", pl_status_connection_slot, "16 × u64", counters);
+    FIELD("Thread", pl_status_thread_slot, "u64", version);
+    FIELD("Thread", pl_status_thread_slot, "u64", id);
+    FIELD("Thread", pl_status_thread_slot, "u64", library_id);
+    FIELD("Thread", pl_status_thread_slot, "u32", role);
+    FIELD("Thread", pl_status_thread_slot, "u64", anchor_ticks);
+    FIELD("Thread", pl_status_thread_slot, "u64", anchor_ns);
+    FIELD("Thread", pl_status_thread_slot, "u64", ticks_per_ms);
+    FIELD("Thread", pl_status_thread_slot, "text 112", name);
+    FIELD("Thread", pl_status_thread_slot, "u64", work.current);
+    FIELD("Thread", pl_status_thread_slot, "u64", work.since);
+    FIELD("Thread", pl_status_thread_slot, "u64", work.service);
 }
 
 TEST(the_document_names_every_counter)
@@ -116,7 +127,8 @@ TEST(kinds_magic_and_version_are_what_the_document_says)
                   { PL_STATUS_FREE, "\n| 1 | free:" },
                   { PL_STATUS_SERVICES, "\n| 2 | services |" },
                   { PL_STATUS_CONNECTIONS, "\n| 3 | connections |" },
-                  { PL_STATUS_TEXT, "\n| 4 | text:" } };
+                  { PL_STATUS_TEXT, "\n| 4 | text:" },
+                  { PL_STATUS_THREADS, "\n| 5 | threads |" } };
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
         expect_row("Chunk", kinds[i].row);
         CHECK_INT(kinds[i].kind, i);

@@ -3,6 +3,7 @@
  * Reads files and /proc alone, so it is right also while the observed are stopped. Pages that break the
  * format are skipped (and logged): one bad file must not hide the others.
  */
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/log.h"
@@ -24,6 +25,8 @@ struct plait_watch {
     size_t picture_count, picture_room;
     plait_watch_instance *instances;
     size_t count, room;
+    plait_watch_thread *threads;
+    size_t thread_count, thread_room;
 };
 
 static int grow(void **array, size_t count, size_t *room, size_t element)
@@ -114,6 +117,62 @@ static int show_service(struct plait_watch *watch, const struct pl_status_pictur
     return show_connections(instance, picture, index);
 }
 
+/* The INDEXth of words separated by blanks, as the page lists methods; NULL: there are fewer. */
+static char *method_at(const char *words, size_t index)
+{
+    words += strspn(words, " ");
+    for (; index > 0 && *words; index--) {
+        words += strcspn(words, " ");
+        words += strspn(words, " ");
+    }
+    size_t size = strcspn(words, " ");
+    if (size == 0) return NULL;
+    bool unnamed = size == 2 && memcmp(words, "\"\"", 2) == 0;
+    return strndup(words, unnamed ? 0 : size);
+}
+
+static const char *role_name(uint32_t role)
+{
+    static const char *const names[] = { "", "serves", "accepts", "pool", "watches" };
+    return role < sizeof names / sizeof *names ? names[role] : "";
+}
+
+static uint64_t age_us(uint64_t since)
+{
+    int64_t ticks = (int64_t)(pl_ticks() - since);
+    return since == 0 || ticks < 0 ? 0 : pl_ns_of_ticks((uint64_t)ticks) / 1000;
+}
+
+static int show_thread(struct plait_watch *watch, const struct pl_status_picture *picture,
+                       const struct pl_status_thread_picture *from)
+{
+    int r = grow((void **)&watch->threads, watch->thread_count, &watch->thread_room, sizeof *watch->threads);
+    if (r < 0) return r;
+    const struct pl_status_service_picture *service =
+        from->service < picture->service_count ? &picture->services[from->service] : NULL;
+    watch->threads[watch->thread_count++] = (plait_watch_thread){
+        .pid = picture->pid,
+        .tid = (int32_t)from->tid,
+        .library_id = from->library_id,
+        .name = from->name,
+        .role = role_name(from->role),
+        .service = service ? service->name : "",
+        .method = from->method && service ? method_at(service->texts[PL_STATUS_TEXT_METHODS], from->method - 1) : NULL,
+        .handling_us = from->method ? age_us(from->since) : 0,
+        .handled = from->handled,
+    };
+    return 0;
+}
+
+/* Their numbers mean nothing in another pid namespace. */
+static int show_threads(struct plait_watch *watch, const struct pl_status_picture *picture)
+{
+    int r = 0;
+    if (picture->pid_namespace != pl_place_pid_namespace()) return 0;
+    for (size_t i = 0; i < picture->thread_count && r == 0; i++) r = show_thread(watch, picture, &picture->threads[i]);
+    return r;
+}
+
 /* True if a page was seen in another directory already. */
 static bool known(const struct plait_watch *watch, uint64_t id)
 {
@@ -125,10 +184,11 @@ static bool known(const struct plait_watch *watch, uint64_t id)
 static int show_page(struct plait_watch *watch, struct pl_status_picture *picture, uid_t uid)
 {
     int r = 0;
+    size_t before = watch->count;
     for (size_t i = 0; i < picture->service_count && r == 0; i++)
         if (watch->name == NULL || strcmp(watch->name, picture->services[i].name) == 0)
             r = show_service(watch, picture, i, uid);
-    return r;
+    return r == 0 && watch->count > before ? show_threads(watch, picture) : r;
 }
 
 /* Gives PICTURE, as it is, to the watch; *ret_kept is where it lies now and stays. */
@@ -235,9 +295,21 @@ const plait_watch_instance *plait_watch_at(const plait_watch *watch, size_t inde
     return index < watch->count ? &watch->instances[index] : NULL;
 }
 
+size_t plait_watch_thread_count(const plait_watch *watch)
+{
+    return watch->thread_count;
+}
+
+const plait_watch_thread *plait_watch_thread_at(const plait_watch *watch, size_t index)
+{
+    return index < watch->thread_count ? &watch->threads[index] : NULL;
+}
+
 void plait_watch_close(plait_watch *watch)
 {
     if (watch == NULL) return;
+    for (size_t i = 0; i < watch->thread_count; i++) free((void *)watch->threads[i].method);
+    free(watch->threads);
     for (size_t i = 0; i < watch->count; i++) free((void *)watch->instances[i].connections);
     for (size_t i = 0; i < watch->picture_count; i++) {
         pl_status_picture_deinit(watch->pictures[i]);

@@ -254,13 +254,31 @@ int pl_reactor_round(struct pl_reactor *reactor, uint64_t deadline_ns)
     return r;
 }
 
+void pl_reactor_enter(struct pl_reactor *reactor)
+{
+    char name[PLAIT_NAME_MAX + 12];
+    pl_reactor_leave(reactor);
+    snprintf(name, sizeof(name), "plait/%s/%u", reactor->server->name, reactor->index);
+    if (!reactor->started) reactor->thread = pthread_self();
+    reactor->shown = pl_status_thread_add(reactor->server->status, PL_STATUS_SERVES, name);
+    reactor->work = pl_status_thread_work(reactor->shown);
+}
+
+void pl_reactor_leave(struct pl_reactor *reactor)
+{
+    pl_status_thread_remove(reactor->shown);
+    reactor->shown = NULL;
+}
+
 void *pl_reactor_main(void *argument)
 {
     struct pl_reactor *reactor = argument;
     char name[16];
     snprintf(name, sizeof(name), "plait/%.7s/%u", reactor->server->name, reactor->index);
-    if (reactor->started) pthread_setname_np(pthread_self(), name);
+    pthread_setname_np(pthread_self(), name);
+    pl_reactor_enter(reactor);
     while (!reactor->over)
         if (pl_reactor_round(reactor, PL_NEVER) < 0) break;
+    pl_reactor_leave(reactor);
     return NULL;
 }

@@ -283,7 +283,7 @@ static const struct pl_method *find_method(struct plait_request *request, char n
     return &server->methods[message->frame.method];
 }
 
-void pl_request_run(struct pl_session *session, struct pl_message *message)
+void pl_request_run(struct pl_session *session, struct pl_message *message, uint64_t now_ticks)
 {
     char name[PLAIT_NAME_MAX + 1];
     struct pl_reactor *reactor = session->reactor;
@@ -305,7 +305,9 @@ void pl_request_run(struct pl_session *session, struct pl_message *message)
                                           .instance = session->server->claim.id,
                                           .alone = session->server->thread_count == 1 };
         pl_load_busy(session->server->load, reactor->index, 1);
+        pl_status_work_begin(reactor->work, (unsigned)(method - session->server->methods), now_ticks);
         method->handler(&request, method->context);
+        pl_status_work_end(reactor->work);
         pl_load_busy(session->server->load, reactor->index, 0);
         pl_context = before;
         if (__builtin_expect(!request.answered && !request.deferred && !request.one_way, 0))

@@ -305,6 +305,7 @@ int plait_server_run(plait_server *server)
     int r = begin(server, false);
     if (r < 0) return r;
     struct pl_reactor *reactor = &server->reactors[0];
+    pl_reactor_enter(reactor);
     int ticket = pl_signal_catch(reactor->wake.source.fd);
     if (ticket < 0) r = ticket;
     while (r == 0 && !reactor->over) {
@@ -312,6 +313,7 @@ int plait_server_run(plait_server *server)
         if (ticket >= 0 && pl_signal_caught(ticket) && !reactor->draining) (void)plait_server_stop(server, 0);
     }
     pl_signal_release(ticket);
+    pl_reactor_leave(reactor);
     if (r < 0) (void)plait_server_stop(server, PLAIT_NOW);
     join_threads(server);
     return r;
@@ -346,6 +348,7 @@ int plait_server_dispatch(plait_server *server, int64_t timeout)
     struct pl_reactor *reactor = &server->reactors[0];
     if (!server->foreign_loop) return pl_error(-EBUSY, "%s runs its own loop", server->name);
     if (reactor->over) return pl_error(-ESHUTDOWN, "%s has stopped", server->name);
+    if (reactor->shown == NULL || !pthread_equal(reactor->thread, pthread_self())) pl_reactor_enter(reactor);
     uint64_t deadline = timeout <= 0 ? 0 : pl_clock_deadline(timeout, 0), before = reactor->handled;
     bool again;
     do {
@@ -375,8 +378,11 @@ static void finish(struct plait_server *server)
 {
     if (server->state != PL_SERVER_RUNNING) return;
     (void)plait_server_stop(server, 0);
-    if (server->foreign_loop)
+    if (server->foreign_loop) {
+        pl_reactor_enter(&server->reactors[0]);
         while (!server->reactors[0].over && pl_reactor_round(&server->reactors[0], PL_NEVER) == 0) continue;
+        pl_reactor_leave(&server->reactors[0]);
+    }
     join_threads(server);
 }
 

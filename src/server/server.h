@@ -61,8 +61,10 @@ struct pl_listener {
 struct pl_reactor {
     struct plait_server *server;
     unsigned index;
-    pthread_t thread;
+    pthread_t thread; /* that runs the loop; of a foreign loop the one that did last */
     bool started;
+    struct pl_status_thread *shown; /* NULL: no thread runs it */
+    struct pl_status_work *work;
     struct pl_loop loop;
     struct pl_wake wake;
     struct pl_alarm alarm; /* of a foreign loop */
@@ -192,6 +194,9 @@ void pl_reactor_deinit(struct pl_reactor *reactor);
 int pl_reactor_round(struct pl_reactor *reactor, uint64_t deadline_ns);
 void pl_reactor_rest(struct pl_reactor *reactor); /* before a foreign loop waits: announces sleep */
 void *pl_reactor_main(void *reactor);             /* until reactor->over */
+/* The calling thread runs the loop from now on, and no longer: for those who look. */
+void pl_reactor_enter(struct pl_reactor *reactor);
+void pl_reactor_leave(struct pl_reactor *reactor);
 void pl_reactor_knock(struct pl_reactor *reactor, struct pl_session *session); /* any thread */
 
 /* ---- session.c ---- */
@@ -208,7 +213,7 @@ void pl_session_unref(struct pl_session *session);
 void pl_session_set_pause(struct pl_session *session, unsigned bit, bool on);
 
 /* ---- request.c ---- */
-void pl_request_run(struct pl_session *session, struct pl_message *message);
+void pl_request_run(struct pl_session *session, struct pl_message *message, uint64_t now_ticks);
 void pl_request_cancel(struct pl_session *session, uint64_t call);
 void pl_request_refuse(struct pl_session *session, const struct pl_frame *frame, uint32_t status);
 int pl_session_send(struct pl_session *session, const struct pl_frame *frame, const void *body);

@@ -294,10 +294,10 @@ static void input_over(struct pl_session *session)
     if (session->connection.transport->bell >= 0 || finished(session)) pl_session_end(session);
 }
 
-static bool may_be_late(struct pl_session *session, const struct pl_message *message)
+static bool may_be_late(struct pl_session *session, const struct pl_message *message, uint64_t now)
 {
     if (message->frame.time_left == 0 || session->connection.transport->bell < 0) return false;
-    uint64_t waited = pl_ticks() - session->batch_ticks;
+    uint64_t waited = now - session->batch_ticks;
     return waited > pl_ticks_of_ns(10000) * message->frame.time_left;
 }
 
@@ -312,14 +312,15 @@ static void take(struct pl_session *session, struct pl_message *message)
     }
     session->taken++;
     bool gone = transport->hung_up && transport->bell >= 0;
-    if (call && (gone || may_be_late(session, message))) {
+    uint64_t now = pl_ticks();
+    if (call && (gone || may_be_late(session, message, now))) {
         /* Its time was over before it ran, or nobody is there to be answered. */
         pl_count(&session->counters->dropped, 1);
         if (!gone) pl_request_refuse(session, frame, PL_STATUS_TOO_LATE);
         return;
     }
     pl_transport_shm_taken(transport, session->taken);
-    pl_request_run(session, message);
+    pl_request_run(session, message, now);
     session->reactor->handled++;
 }
 
