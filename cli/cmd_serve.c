@@ -72,7 +72,7 @@ static int serve(const char *name, struct runner *runner)
     plait_server *server = NULL;
     int r, status = STATUS_OK;
 
-    options.threads = (int32_t)threads;
+    options.threads = threads == 0 ? -1 : (int32_t)threads; /* in C zero is the default, as everywhere */
     options.exclusive = exclusive;
     options.allow = allow;
     r = plait_server_open(&server, name, &options);
@@ -119,9 +119,9 @@ static const struct option options[] = {
       .argument = "N",
       .kind = OPTION_NUMBER,
       .value = &threads,
-      .minimum = -1,
+      .minimum = 0,
       .maximum = 64,
-      .help = "reactor threads, 1 to 64; -1: one for each CPU (default 1)" },
+      .help = "threads that handle calls, 1 to 64; 0: as many as there are CPUs\n(default 1)" },
     { .name = "--allow",
       .argument = "WHO",
       .kind = OPTION_TEXT,

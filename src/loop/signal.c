@@ -14,6 +14,7 @@
 static struct {
     bool used;
     _Atomic int caught;
+    _Atomic int told; /* pl_signal_caught() said so: the server stops */
     _Atomic int wake_fd;
 } catchers[PL_SIGNAL_CATCHERS];
 static _Atomic int running;
@@ -28,13 +29,21 @@ static void on_signal(int number)
 {
     int saved = errno;
     uint64_t one = 1;
-    (void)number;
+    int live = 0, told = 0;
     atomic_fetch_add(&running, 1); /* F_SIG1: seq_cst against F_SIG2 in release */
     for (int i = 0; i < PL_SIGNAL_CATCHERS; i++) {
         int fd = atomic_load(&catchers[i].wake_fd); /* F_SIG1: as above */
         if (fd == 0) continue;
-        atomic_store(&catchers[i].caught, 1); /* F_SIG1: as above */
+        live++;
+        told += atomic_load(&catchers[i].told); /* F_SIG1: as above */
+        atomic_store(&catchers[i].caught, 1);   /* F_SIG1: as above */
         (void)!write(fd - 1, &one, sizeof(one));
+    }
+    if (live > 0 && told == live) {
+        /* Who asks again, since a handler holds up the stop that is under way, ends the process. */
+        struct sigaction usual = { .sa_handler = SIG_DFL };
+        sigaction(number, &usual, NULL);
+        raise(number);
     }
     atomic_fetch_sub(&running, 1); /* F_SIG1: as above */
     errno = saved;
@@ -67,6 +76,7 @@ int pl_signal_catch(int wake_fd)
         if (!catchers[i].used) ticket = i;
     if (ticket >= 0) {
         catchers[ticket].used = true;
+        atomic_store(&catchers[ticket].told, 0);              /* F_SIG2: seq_cst against F_SIG1 */
         atomic_store(&catchers[ticket].caught, 0);            /* F_SIG2: seq_cst against F_SIG1 */
         atomic_store(&catchers[ticket].wake_fd, wake_fd + 1); /* F_SIG2: seq_cst against F_SIG1 */
         if (users++ == 0) install();
@@ -80,7 +90,9 @@ int pl_signal_catch(int wake_fd)
 
 bool pl_signal_caught(int ticket)
 {
-    return atomic_load(&catchers[ticket].caught) != 0; /* F_SIG2: seq_cst against F_SIG1 */
+    if (atomic_load(&catchers[ticket].caught) == 0) return false; /* F_SIG2: seq_cst against F_SIG1 */
+    atomic_store(&catchers[ticket].told, 1);                      /* F_SIG2: as above */
+    return true;
 }
 
 void pl_signal_release(int ticket)

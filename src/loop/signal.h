@@ -10,10 +10,11 @@
 
 enum { PL_SIGNAL_CATCHERS = 16 };
 
-/* From now on SIGINT and SIGTERM write to the eventfd WAKE_FD. Returns a ticket for release, or
+/* From now on SIGINT and SIGTERM write to the eventfd WAKE_FD; one that comes when every server has been told of one
+ * does what it does by default: it ends a process whose stop a handler holds up. Returns a ticket for release, or
  * -EAGAIN (PL_SIGNAL_CATCHERS servers run already). */
 int pl_signal_catch(int wake_fd);
-bool pl_signal_caught(int ticket);  /* one came since catch */
+bool pl_signal_caught(int ticket);  /* one came since catch; the server stops then */
 void pl_signal_release(int ticket); /* afterwards no handler touches wake_fd; negative is fine */
 
 /* Blocks every signal in this thread (library threads do), so that the program's own threads get them. */

@@ -1,4 +1,4 @@
-/* listener: accepting and greeting, on reactor 0. */
+/* listener: accepting and greeting, in the acceptor's thread. */
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/fd.h"
@@ -27,7 +27,7 @@ struct greeting {
 
 static struct pl_loop *loop_of(struct plait_server *server)
 {
-    return &server->reactors[0].loop;
+    return &server->acceptor->loop;
 }
 
 static void count_refused(struct plait_server *server)
@@ -212,7 +212,7 @@ static void on_connection(struct pl_source *source, uint32_t events)
 
 void pl_listener_free_descriptor(struct plait_server *server)
 {
-    if (!server->accept_paused || server->reactors[0].draining) return;
+    if (!server->accept_paused || server->acceptor->draining) return;
     server->accept_paused = false;
     pl_timer_clear(loop_of(server), &server->accept_timer);
     for (unsigned i = 0; i < server->listener_count; i++)

@@ -36,7 +36,7 @@ static void on_wake(struct pl_wake *wake)
     if (atomic_load_explicit(&server->throttled, memory_order_relaxed)) /* relaxed: a wake-up follows each release */
         pl_list_each(other, &reactor->sessions)
             pl_session_set_pause(pl_container_of(other, struct pl_session, link), PL_PAUSE_INBOUND, false);
-    if (reactor->index == 0 && server->accept_paused) pl_listener_free_descriptor(server);
+    if (reactor == server->acceptor && server->accept_paused) pl_listener_free_descriptor(server);
 }
 
 void pl_reactor_knock(struct pl_reactor *reactor, struct pl_session *session)
@@ -102,6 +102,7 @@ void pl_reactor_deinit(struct pl_reactor *reactor)
         pl_session_unref(session);
     }
     let_go_of_ended(reactor);
+    pl_status_thread_remove(reactor->shown);
     pl_alarm_deinit(&reactor->alarm, &reactor->loop);
     pl_wake_deinit(&reactor->wake, &reactor->loop);
     pl_loop_deinit(&reactor->loop);
@@ -212,9 +213,13 @@ static void begin_drain(struct pl_reactor *reactor)
     struct plait_server *server = reactor->server;
     int64_t grace = atomic_load_explicit(&server->grace, memory_order_relaxed); /* ordered by A_STOP1 */
     reactor->draining = true;
-    if (reactor->index == 0) {
+    if (reactor == server->acceptor) {
         pl_claim_withdraw(&server->claim);
         pl_listener_stop(server);
+        /* R_ACC1: pairs with A_ACC1 below: what was accepted is in the others' inboxes */
+        atomic_store_explicit(&server->accept_over, true, memory_order_release);
+        for (unsigned i = 0; i < server->thread_count; i++)
+            if (&server->reactors[i] != reactor) pl_wake_up(&server->reactors[i].wake);
     }
     (void)pl_timer_set(&reactor->loop, &reactor->grace_timer, pl_clock_deadline(grace, PL_GRACE_MS));
     pl_list_each(item, &reactor->sessions) pl_session_drain(pl_container_of(item, struct pl_session, link));
@@ -234,7 +239,9 @@ static int round_of(struct pl_reactor *reactor, uint64_t deadline_ns)
     int stopping = atomic_load_explicit(&reactor->server->stopping, memory_order_acquire);
     if (__builtin_expect(stopping, 0)) {
         if (!reactor->draining) begin_drain(reactor);
-        if (pl_list_empty(&reactor->sessions) && inbox_empty(reactor)) {
+        /* A_ACC1: pairs with R_ACC1 above. First this, then the inbox: no session comes after that. */
+        bool complete = atomic_load_explicit(&reactor->server->accept_over, memory_order_acquire);
+        if (complete && pl_list_empty(&reactor->sessions) && inbox_empty(reactor)) {
             reactor->over = true;
             return 0;
         }
@@ -256,29 +263,26 @@ int pl_reactor_round(struct pl_reactor *reactor, uint64_t deadline_ns)
 
 void pl_reactor_enter(struct pl_reactor *reactor)
 {
-    char name[PLAIT_NAME_MAX + 12];
-    pl_reactor_leave(reactor);
-    snprintf(name, sizeof(name), "plait/%s/%u", reactor->server->name, reactor->index);
-    if (!reactor->started) reactor->thread = pthread_self();
-    reactor->shown = pl_status_thread_add(reactor->server->status, PL_STATUS_SERVES, name);
-    reactor->work = pl_status_thread_work(reactor->shown);
-}
-
-void pl_reactor_leave(struct pl_reactor *reactor)
-{
+    const struct plait_server *server = reactor->server;
+    char name[PLAIT_NAME_MAX + 16];
+    bool serves = reactor->index < server->thread_count;
+    if (serves) snprintf(name, sizeof(name), "plait/%s/%u", server->name, reactor->index);
+    else snprintf(name, sizeof(name), "plait/%s/accept", server->name);
     pl_status_thread_remove(reactor->shown);
-    reactor->shown = NULL;
+    if (!reactor->started) reactor->thread = pthread_self();
+    reactor->shown = pl_status_thread_add(server->status, serves ? PL_STATUS_SERVES : PL_STATUS_ACCEPTS, name);
+    /* R_RUN2: pairs with A_RUN2 in run.c */
+    atomic_store_explicit(&reactor->work, pl_status_thread_work(reactor->shown), memory_order_release);
 }
 
-void *pl_reactor_main(void *argument)
+void pl_reactor_main(struct pl_reactor *reactor)
 {
-    struct pl_reactor *reactor = argument;
     char name[16];
-    snprintf(name, sizeof(name), "plait/%.7s/%u", reactor->server->name, reactor->index);
+    bool serves = reactor->index < reactor->server->thread_count;
+    if (serves) snprintf(name, sizeof(name), "plait/%.7s/%u", reactor->server->name, reactor->index);
+    else snprintf(name, sizeof(name), "plait/%.7s/a", reactor->server->name);
     pthread_setname_np(pthread_self(), name);
     pl_reactor_enter(reactor);
     while (!reactor->over)
         if (pl_reactor_round(reactor, PL_NEVER) < 0) break;
-    pl_reactor_leave(reactor);
-    return NULL;
 }

@@ -305,9 +305,11 @@ void pl_request_run(struct pl_session *session, struct pl_message *message, uint
                                           .instance = session->server->claim.id,
                                           .alone = session->server->thread_count == 1 };
         pl_load_busy(session->server->load, reactor->index, 1);
-        pl_status_work_begin(reactor->work, (unsigned)(method - session->server->methods), now_ticks);
+        /* relaxed: this thread stored it */
+        struct pl_status_work *work = atomic_load_explicit(&reactor->work, memory_order_relaxed);
+        pl_status_work_begin(work, (unsigned)(method - session->server->methods), now_ticks);
         method->handler(&request, method->context);
-        pl_status_work_end(reactor->work);
+        pl_status_work_end(work);
         pl_load_busy(session->server->load, reactor->index, 0);
         pl_context = before;
         if (__builtin_expect(!request.answered && !request.deferred && !request.one_way, 0))

@@ -1,6 +1,7 @@
 /* server: what the files of this folder share.
  *
- * server.c    open, handle, listen, run, start, stop, close: the public life of a server
+ * server.c    open, handle, listen, close
+ * run.c       start, run, stop, waiting for the end; a foreign loop
  * listener.c  accepting, greeting, refusing; which reactor gets a connection
  * reactor.c   a thread's loop: serve who is awake, spin, sleep
  * session.c   one client's connection: frames in, order, pauses, end
@@ -63,8 +64,8 @@ struct pl_reactor {
     unsigned index;
     pthread_t thread; /* that runs the loop; of a foreign loop the one that did last */
     bool started;
-    struct pl_status_thread *shown; /* NULL: no thread runs it */
-    struct pl_status_work *work;
+    struct pl_status_thread *shown;        /* NULL: no thread runs it */
+    _Atomic(struct pl_status_work *) work; /* lives until deinit */
     struct pl_loop loop;
     struct pl_wake wake;
     struct pl_alarm alarm; /* of a foreign loop */
@@ -100,8 +101,13 @@ struct plait_server {
     struct pl_listener *listeners[PL_LISTENERS_MAX];
     unsigned listener_count; /* the claim's come first */
     unsigned name_listeners;
-    unsigned thread_count;
+    unsigned thread_count;  /* that handle */
+    unsigned reactor_count; /* with more than one of those, one more that accepts and greets */
     struct pl_reactor *reactors;
+    struct pl_reactor *acceptor; /* the last */
+    _Atomic uint32_t running;    /* threads of ours in their loops: a futex */
+    _Atomic bool accept_over;    /* of a stop: no more sessions come */
+    bool abandoned;              /* a handler never came back: its thread still uses all of this */
     uint64_t max_message, inbound_max;
     bool max_message_given;
     uint32_t outstanding_max;
@@ -112,11 +118,11 @@ struct plait_server {
     struct pl_status_service *status;
     pthread_mutex_t status_lock; /* for the service's own counters */
 
-    /* Greeting, reactor 0's */
+    /* Greeting, the acceptor's */
     struct pl_list greetings;
     unsigned greeting_count;
     struct pl_timer accept_timer; /* listeners come back */
-    _Atomic bool accept_paused;   /* relaxed: reactor 0's; others knock if they see it */
+    _Atomic bool accept_paused;   /* relaxed: the acceptor's; others knock if they see it */
 
     enum { PL_SERVER_OPEN, PL_SERVER_RUNNING, PL_SERVER_ENDED } state;
     bool foreign_loop;
@@ -182,6 +188,12 @@ struct plait_request {
     uint64_t admitted;
 };
 
+/* ---- server.c ---- */
+int pl_server_check(const struct plait_server *server); /* -ECHILD after fork() */
+
+/* ---- run.c ---- */
+void pl_server_finish(struct plait_server *server); /* stops it and waits for its threads, if it runs */
+
 /* ---- listener.c ---- */
 int pl_listener_start(struct plait_server *server);
 void pl_listener_stop(struct plait_server *server);            /* closes them; greetings are dropped */
@@ -192,11 +204,9 @@ int pl_reactor_init(struct pl_reactor *reactor, struct plait_server *server, uns
 void pl_reactor_deinit(struct pl_reactor *reactor);
 /* One round: serves, spins, waits until DEADLINE. -errno. */
 int pl_reactor_round(struct pl_reactor *reactor, uint64_t deadline_ns);
-void pl_reactor_rest(struct pl_reactor *reactor); /* before a foreign loop waits: announces sleep */
-void *pl_reactor_main(void *reactor);             /* until reactor->over */
-/* The calling thread runs the loop from now on, and no longer: for those who look. */
-void pl_reactor_enter(struct pl_reactor *reactor);
-void pl_reactor_leave(struct pl_reactor *reactor);
+void pl_reactor_rest(struct pl_reactor *reactor);  /* before a foreign loop waits: announces sleep */
+void pl_reactor_main(struct pl_reactor *reactor);  /* as a thread: until reactor->over */
+void pl_reactor_enter(struct pl_reactor *reactor); /* the calling thread runs the loop from now on: for who looks */
 void pl_reactor_knock(struct pl_reactor *reactor, struct pl_session *session); /* any thread */
 
 /* ---- session.c ---- */

@@ -142,7 +142,7 @@ void pl_session_end(struct pl_session *session)
     session->counters = NULL;
     pl_list_remove(&session->link);
     atomic_fetch_sub_explicit(&session->reactor->load, 1, memory_order_relaxed); /* a guess, see above */
-    if (server->accept_paused) pl_wake_up(&server->reactors[0].wake);
+    if (server->accept_paused) pl_wake_up(&server->acceptor->wake);
     if (session->listed) pl_list_append(&session->reactor->ended, &session->link); /* its callers still look at it */
 }
 

@@ -67,6 +67,7 @@ TEST(a_handler_that_hangs_is_seen_with_its_age_also_while_its_process_is_stopped
     CHECK_CONTAINS(text, "\"state\":\"stopped\"");
     CHECK_CONTAINS(text, "plait/observed/0");
     CHECK_CONTAINS(text, "plait/observed/2");
+    CHECK_CONTAINS(text, "plait/observed/accept");
     snprintf(wanted, sizeof(wanted), "\"tid\":%d", (int)server.pid);
     CHECK_CONTAINS(text, wanted);
     snprintf(command, sizeof(command), "plait threads %d", (int)server.pid);
