@@ -96,6 +96,23 @@ static void json_connection(const plait_watch_instance *i, const plait_watch_con
     json_end();
 }
 
+static void json_pools(const plait_watch *watch)
+{
+    for (size_t k = 0; k < plait_watch_pool_count(watch); k++) {
+        const plait_watch_pool *pool = plait_watch_pool_at(watch, k);
+        json_begin("pool");
+        json_integer("pid", pool->pid);
+        json_text("pool", pool->name);
+        json_number("threads", pool->threads);
+        json_number("capacity", pool->capacity);
+        json_number("waiting", pool->waiting);
+        json_number("oldest_us", pool->oldest_us);
+        json_number("taken", pool->taken);
+        json_number("refused", pool->refused);
+        json_end();
+    }
+}
+
 static void add_user(struct table *table, uint32_t uid)
 {
     const struct passwd *user = uid == UINT32_MAX ? NULL : getpwuid(uid);
@@ -140,6 +157,27 @@ static void print_methods(const plait_watch *watch)
         else printf("%.*s\n", (int)size, p);
         p += size;
     }
+}
+
+static void print_pools(const plait_watch *watch)
+{
+    struct table table;
+
+    if (plait_watch_pool_count(watch) == 0) return;
+    table_init(&table, "POOL|>OF PID|>THREADS|>WAITING|>OF AT MOST|>FOR ms|>BEGUN|>REFUSED");
+    for (size_t k = 0; k < plait_watch_pool_count(watch); k++) {
+        const plait_watch_pool *pool = plait_watch_pool_at(watch, k);
+        table_add(&table, "%s", pool->name);
+        table_add(&table, "%d", pool->pid);
+        table_add(&table, "%u", pool->threads);
+        table_add(&table, "%llu", (unsigned long long)pool->waiting);
+        table_add(&table, "%u", pool->capacity);
+        table_add(&table, "%llu", (unsigned long long)pool->oldest_us / 1000);
+        table_add(&table, "%llu", (unsigned long long)pool->taken);
+        table_add(&table, "%llu", (unsigned long long)pool->refused);
+    }
+    printf("\n");
+    table_print(&table);
 }
 
 static void add_connection(struct table *table, const plait_watch_instance *i, const plait_watch_connection *c)
@@ -190,6 +228,7 @@ static void print_json(const plait_watch *watch, bool all)
         json_methods(i);
         for (size_t n = 0; n < i->connection_count; n++) json_connection(i, &i->connections[n]);
     }
+    if (all) json_pools(watch);
 }
 
 /* Near names, and where we looked: a misspelt name and a wrong PLAIT_DIR are the two usual reasons. */
@@ -235,6 +274,7 @@ static int run(int argc, char **argv)
     else print_instances(watch);
     if (status == STATUS_OK && name && !json) {
         print_methods(watch);
+        print_pools(watch);
         print_connections(watch);
     }
     plait_watch_close(watch);
@@ -245,7 +285,8 @@ static const struct option options[] = {
     { .name = "--json",
       .kind = OPTION_FLAG,
       .value = &json,
-      .help = "an object for each instance (kind \"instance\"); with NAME also\nkinds \"method\" and \"connection\"" },
+      .help = "an object for each instance (kind \"instance\"); with NAME also\nkinds \"method\", \"connection\" and "
+              "\"pool\"" },
     { .name = NULL },
 };
 
@@ -256,7 +297,8 @@ const struct command command_ls = {
     .options = options,
     .text = "Every process that serves a name is a line: several may share one. The figures are read from\n"
             "memory that the server keeps up to date, so they cost it nothing and are right also while it\n"
-            "is busy or stopped. OPEN counts requests that were taken and not answered yet. Services of\n"
+            "is busy or stopped. OPEN counts requests that were taken and not answered yet; a POOL's threads\n"
+            "handle what the service gives them, and what finds no thread is WAITING. Services of\n"
             "other users aren't listed, though those that admit you can be called.\n"
             "\n"
             "Examples:\n"

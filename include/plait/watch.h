@@ -60,6 +60,17 @@ typedef struct plait_watch_thread {
     uint64_t handled;     /* requests begun so far */
 } plait_watch_thread;
 
+/* A pool of such a process, see <plait/worker.h>. */
+typedef struct plait_watch_pool {
+    int32_t pid;
+    uint32_t threads, capacity; /* capacity: requests that may wait */
+    const char *name;
+    uint64_t waiting;   /* requests that wait now */
+    uint64_t oldest_us; /* for how long the first of them has */
+    uint64_t taken;     /* requests that its threads began */
+    uint64_t refused;   /* requests for which there was no room */
+} plait_watch_pool;
+
 /* NAME NULL: all. Sorted by service, then age. Errors: -ENOMEM, -EMFILE, and where the own runtime
  * directory is refused and no other is there: -EACCES, -EPERM, -ELOOP, -ENOTDIR, -EINVAL. An absent
  * name is an empty list. */
@@ -68,6 +79,8 @@ size_t plait_watch_count(const plait_watch *watch);
 const plait_watch_instance *plait_watch_at(const plait_watch *watch, size_t index);
 size_t plait_watch_thread_count(const plait_watch *watch);
 const plait_watch_thread *plait_watch_thread_at(const plait_watch *watch, size_t index);
+size_t plait_watch_pool_count(const plait_watch *watch);
+const plait_watch_pool *plait_watch_pool_at(const plait_watch *watch, size_t index);
 void plait_watch_close(plait_watch *watch);
 
 /* The runtime directories in the order in which they are searched; NULL beyond the last. Static

@@ -34,6 +34,7 @@ static uint32_t slot_size(enum pl_status_kind kind)
 {
     switch (kind) {
     case PL_STATUS_SERVICES: return sizeof(struct pl_status_service_slot);
+    case PL_STATUS_POOLS: return sizeof(struct pl_status_pool_slot);
     case PL_STATUS_THREADS: return sizeof(struct pl_status_thread_slot);
     default: return sizeof(struct pl_status_connection_slot);
     }

@@ -25,7 +25,7 @@ struct parser {
     struct pl_status_picture *picture;
     uint32_t counter_count;                       /* in each block of this page */
     int8_t counter_index[PL_STATUS_COUNTERS_MAX]; /* which of ours each is; -1 unknown */
-    size_t services_room, connections_room, threads_room;
+    size_t services_room, connections_room, threads_room, pools_room;
 };
 
 static uint32_t get32(const uint8_t *bytes)
@@ -271,7 +271,7 @@ static int parse_connection(struct parser *parser, size_t offset)
     return 0;
 }
 
-/* ---- threads ---------------------------------------------------------------------------- */
+/* ---- threads and pools -------------------------------------------------------------------- */
 
 static int parse_thread(struct parser *parser, size_t offset)
 {
@@ -306,6 +306,32 @@ static int parse_thread(struct parser *parser, size_t offset)
     return 0;
 }
 
+static int parse_pool(struct parser *parser, size_t offset)
+{
+    struct pl_status_picture *picture = parser->picture;
+    const uint8_t *at = parser->copy->bytes + offset;
+    if (!steady(parser->copy, offset)) {
+        picture->unsteady++;
+        return 0;
+    }
+    uint64_t id = get64(at + offsetof(struct pl_status_pool_slot, id));
+    if (id == 0) return 0;
+    int r = need_room((void **)&picture->pools, picture->pool_count, &parser->pools_room, sizeof *picture->pools);
+    if (r < 0) return r;
+    struct pl_status_pool_picture *pool = &picture->pools[picture->pool_count++];
+    *pool = (struct pl_status_pool_picture){
+        .id = id,
+        .waiting = get64(at + offsetof(struct pl_status_pool_slot, queue.waiting)),
+        .oldest = get64(at + offsetof(struct pl_status_pool_slot, queue.oldest)),
+        .taken = get64(at + offsetof(struct pl_status_pool_slot, queue.taken)),
+        .refused = get64(at + offsetof(struct pl_status_pool_slot, queue.refused)),
+        .threads = get32(at + offsetof(struct pl_status_pool_slot, threads)),
+        .capacity = get32(at + offsetof(struct pl_status_pool_slot, capacity)),
+    };
+    TAKE_TEXT(pool->name, at + offsetof(struct pl_status_pool_slot, name));
+    return 0;
+}
+
 /* Walks all chunks and gives each slot of KIND to FN. */
 static int each_slot(struct parser *parser, size_t offset, uint32_t kind, size_t known,
                      int (*fn)(struct parser *, size_t))
@@ -334,6 +360,7 @@ int pl_status_parse(struct pl_status_picture *ret_picture, const struct pl_statu
         r = each_slot(&parser, first, PL_STATUS_CONNECTIONS, sizeof(struct pl_status_connection_slot),
                       parse_connection);
     if (r == 0) r = each_slot(&parser, first, PL_STATUS_THREADS, sizeof(struct pl_status_thread_slot), parse_thread);
+    if (r == 0) r = each_slot(&parser, first, PL_STATUS_POOLS, sizeof(struct pl_status_pool_slot), parse_pool);
     if (r < 0) {
         pl_status_picture_deinit(&picture);
         return r;
@@ -349,6 +376,7 @@ void pl_status_picture_deinit(struct pl_status_picture *picture)
     free(picture->services);
     free(picture->connections);
     free(picture->threads);
+    free(picture->pools);
     *picture = (struct pl_status_picture){ 0 };
 }
 

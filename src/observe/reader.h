@@ -40,6 +40,12 @@ struct pl_status_thread_picture {
     char name[112];
 };
 
+struct pl_status_pool_picture {
+    uint64_t id, waiting, oldest, taken, refused; /* oldest: ticks, 0 none waits */
+    uint32_t threads, capacity;
+    char name[104];
+};
+
 struct pl_status_picture {
     uint64_t id, created_ms, process_start, pid_namespace;
     int32_t pid;
@@ -48,7 +54,8 @@ struct pl_status_picture {
     struct pl_status_service_picture *services;
     struct pl_status_connection_picture *connections; /* of services that are listed */
     struct pl_status_thread_picture *threads;
-    size_t service_count, connection_count, thread_count;
+    struct pl_status_pool_picture *pools;
+    size_t service_count, connection_count, thread_count, pool_count;
     size_t unsteady; /* how many things were being written meanwhile and may be missing or stale */
 };
 

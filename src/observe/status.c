@@ -59,18 +59,26 @@ struct pl_status_thread {
     struct pl_status_work spare;
 };
 
+struct pl_status_pool {
+    struct pl_page *page; /* NULL: unseen */
+    struct pl_page_slot place;
+    struct pl_status_queue *queue;
+    struct pl_status_queue spare;
+};
+
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static struct pl_fork_hook hook;
 static struct pl_list pages = PL_LIST_INIT(pages); /* every page with users, the current one too */
 static struct pl_page *current;                    /* where new objects go; NULL without services */
-static uint64_t last_connection;
+static uint64_t last_connection, last_pool;
 static int services_seen;
 static bool complained;
 
 /* What is handed out when there is no memory even for an object: they count into nowhere. */
 static struct pl_status_service lost_service = { .counters = &lost_service.spare };
 static struct pl_status_connection lost_connection = { .service = &lost_service, .counters = &lost_connection.spare };
+static struct pl_status_pool lost_pool = { .queue = &lost_pool.spare };
 static struct pl_status_thread lost_thread = { .work = &lost_thread.spare };
 
 static void in_child(struct pl_fork_hook *unused)
@@ -390,23 +398,87 @@ struct pl_status_thread *pl_status_thread_add(struct pl_status_service *service,
     return thread;
 }
 
-void pl_status_thread_remove(struct pl_status_thread *thread)
+/* What every slot begins with. */
+struct slot_head {
+    _Atomic uint64_t version;
+    uint64_t id;
+};
+static_assert(offsetof(struct pl_status_thread_slot, id) == offsetof(struct slot_head, id), "a thread's id");
+static_assert(offsetof(struct pl_status_pool_slot, id) == offsetof(struct slot_head, id), "a pool's id");
+
+static void hide(struct pl_page *page, const struct pl_page_slot *place)
 {
-    if (thread == NULL || thread == &lost_thread) return;
     enter();
-    if (thread->page != NULL && !thread->page->forgotten) {
-        struct pl_status_thread_slot *slot = thread->place.memory;
+    if (page != NULL && !page->forgotten) {
+        struct slot_head *slot = place->memory;
         pl_page_begin(&slot->version);
         slot->id = 0;
         pl_page_end(&slot->version);
-        pl_page_slot_free(thread->page, &thread->place);
+        pl_page_slot_free(page, place);
     }
-    if (thread->page != NULL) drop_page(thread->page);
+    if (page != NULL) drop_page(page);
     leave(0);
+}
+
+void pl_status_thread_remove(struct pl_status_thread *thread)
+{
+    if (thread == NULL || thread == &lost_thread) return;
+    hide(thread->page, &thread->place);
     free(thread);
 }
 
 struct pl_status_work *pl_status_thread_work(struct pl_status_thread *thread)
 {
     return thread->work;
+}
+
+/* ---- pools ------------------------------------------------------------------------------ */
+
+static int show_pool(struct pl_status_pool *pool, struct pl_page *page, const char *name, unsigned threads,
+                     unsigned capacity)
+{
+    int r = pl_page_slot(page, PL_STATUS_POOLS, &pool->place);
+    if (r < 0) return r;
+    struct pl_status_pool_slot *slot = pool->place.memory;
+    pl_page_begin(&slot->version);
+    slot->id = ++last_pool;
+    slot->threads = threads;
+    slot->capacity = capacity;
+    set_text(slot->name, sizeof slot->name, name);
+    /* relaxed: the version is odd */
+    atomic_store_explicit(&slot->queue.waiting, 0, memory_order_relaxed);
+    atomic_store_explicit(&slot->queue.oldest, 0, memory_order_relaxed);
+    atomic_store_explicit(&slot->queue.taken, 0, memory_order_relaxed);
+    atomic_store_explicit(&slot->queue.refused, 0, memory_order_relaxed);
+    pl_page_end(&slot->version);
+    pool->page = page;
+    pool->queue = &slot->queue;
+    page->users++;
+    return 0;
+}
+
+struct pl_status_pool *pl_status_pool_add(struct pl_status_service *service, const char *name, unsigned threads,
+                                          unsigned capacity)
+{
+    int r = 0;
+    struct pl_status_pool *pool = calloc(1, sizeof *pool);
+    if (pool == NULL) return &lost_pool;
+    pool->queue = &pool->spare;
+    enter();
+    if (service->page != NULL && !service->page->forgotten && !service->removed)
+        r = show_pool(pool, service->page, name, threads, capacity);
+    leave(r);
+    return pool;
+}
+
+void pl_status_pool_remove(struct pl_status_pool *pool)
+{
+    if (pool == NULL || pool == &lost_pool) return;
+    hide(pool->page, &pool->place);
+    free(pool);
+}
+
+struct pl_status_queue *pl_status_pool_queue(struct pl_status_pool *pool)
+{
+    return pool->queue;
 }

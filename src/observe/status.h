@@ -102,4 +102,21 @@ void pl_status_thread_remove(struct pl_status_thread *thread); /* NULL is fine *
 struct pl_status_work *pl_status_thread_work(struct pl_status_thread *thread);
 uint64_t pl_status_service_id(const struct pl_status_service *service); /* what `work.service` says */
 
+/* ---- pools ---- */
+
+/* Written under the pool's lock. */
+struct pl_status_queue {
+    _Atomic uint64_t waiting; /* requests */
+    _Atomic uint64_t oldest;  /* ticks when the first of them came; 0: none waits */
+    _Atomic uint64_t taken;   /* requests that threads took out */
+    _Atomic uint64_t refused; /* requests for which there was no room */
+};
+
+/* In the page that shows SERVICE. Never fails. */
+struct pl_status_pool;
+struct pl_status_pool *pl_status_pool_add(struct pl_status_service *service, const char *name, unsigned threads,
+                                          unsigned capacity);
+void pl_status_pool_remove(struct pl_status_pool *pool); /* NULL is fine */
+struct pl_status_queue *pl_status_pool_queue(struct pl_status_pool *pool);
+
 #endif

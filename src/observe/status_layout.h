@@ -31,7 +31,8 @@ enum pl_status_kind {
     PL_STATUS_TEXT = 4,
     PL_STATUS_THREADS = 5,
     PL_STATUS_TOPICS = 6, /* 6 and 7 are kept for topics and events */
-    PL_STATUS_EVENTS = 7
+    PL_STATUS_EVENTS = 7,
+    PL_STATUS_POOLS = 8
 };
 
 /* Written whole before the file gets its name, and never again. */
@@ -110,6 +111,15 @@ struct pl_status_thread_slot {
     uint64_t more[5];
 };
 
+struct pl_status_pool_slot {
+    _Atomic uint64_t version;
+    uint64_t id; /* unique in its process; 0: free */
+    uint32_t threads, capacity;
+    char name[104];
+    struct pl_status_queue queue;
+    uint64_t room[12];
+};
+
 enum { PL_STATUS_TEXT_DIRECTORY, PL_STATUS_TEXT_URLS, PL_STATUS_TEXT_METHODS, PL_STATUS_TEXTS };
 
 static_assert(sizeof(struct pl_counters) <= sizeof(union pl_status_counters), "counters fit their block");
@@ -117,6 +127,7 @@ static_assert(sizeof(struct pl_status_head) <= PL_STATUS_ALIGN, "the head fits i
 static_assert(sizeof(struct pl_status_chunk) == 64, "chunk header");
 static_assert(sizeof(struct pl_status_service_slot) == 512, "service slot");
 static_assert(sizeof(struct pl_status_connection_slot) == 256, "connection slot");
+static_assert(sizeof(struct pl_status_pool_slot) == 256, "pool slot");
 static_assert(sizeof(struct pl_status_thread_slot) == 256, "thread slot");
 static_assert(offsetof(struct pl_status_thread_slot, work) == 192, "a thread's work has its own cache line");
 static_assert(offsetof(struct pl_status_connection_slot, counters) == 128, "a connection's counters");

@@ -100,6 +100,15 @@ TEST(the_document_says_where_everything_lies)
     FIELD("Thread", pl_status_thread_slot, "u64", work.current);
     FIELD("Thread", pl_status_thread_slot, "u64", work.since);
     FIELD("Thread", pl_status_thread_slot, "u64", work.service);
+    FIELD("Pool", pl_status_pool_slot, "u64", version);
+    FIELD("Pool", pl_status_pool_slot, "u64", id);
+    FIELD("Pool", pl_status_pool_slot, "u32", threads);
+    FIELD("Pool", pl_status_pool_slot, "u32", capacity);
+    FIELD("Pool", pl_status_pool_slot, "text 104", name);
+    FIELD("Pool", pl_status_pool_slot, "u64", queue.waiting);
+    FIELD("Pool", pl_status_pool_slot, "u64", queue.oldest);
+    FIELD("Pool", pl_status_pool_slot, "u64", queue.taken);
+    FIELD("Pool", pl_status_pool_slot, "u64", queue.refused);
 }
 
 TEST(the_document_names_every_counter)
@@ -133,6 +142,8 @@ TEST(kinds_magic_and_version_are_what_the_document_says)
         expect_row("Chunk", kinds[i].row);
         CHECK_INT(kinds[i].kind, i);
     }
+    expect_row("Chunk", "\n| 8 | pools |");
+    CHECK_INT(PL_STATUS_POOLS, 8);
 }
 
 TEST(every_counter_has_a_name_that_fits_a_unit_and_a_help)

@@ -27,6 +27,8 @@ struct plait_watch {
     size_t count, room;
     plait_watch_thread *threads;
     size_t thread_count, thread_room;
+    plait_watch_pool *pools;
+    size_t pool_count, pool_room;
 };
 
 static int grow(void **array, size_t count, size_t *room, size_t element)
@@ -164,12 +166,31 @@ static int show_thread(struct plait_watch *watch, const struct pl_status_picture
     return 0;
 }
 
+static int show_pool(struct plait_watch *watch, const struct pl_status_picture *picture,
+                     const struct pl_status_pool_picture *from)
+{
+    int r = grow((void **)&watch->pools, watch->pool_count, &watch->pool_room, sizeof *watch->pools);
+    if (r < 0) return r;
+    watch->pools[watch->pool_count++] = (plait_watch_pool){
+        .pid = picture->pid,
+        .threads = from->threads,
+        .capacity = from->capacity,
+        .name = from->name,
+        .waiting = from->waiting,
+        .oldest_us = age_us(from->oldest),
+        .taken = from->taken,
+        .refused = from->refused,
+    };
+    return 0;
+}
+
 /* Their numbers mean nothing in another pid namespace. */
 static int show_threads(struct plait_watch *watch, const struct pl_status_picture *picture)
 {
     int r = 0;
     if (picture->pid_namespace != pl_place_pid_namespace()) return 0;
     for (size_t i = 0; i < picture->thread_count && r == 0; i++) r = show_thread(watch, picture, &picture->threads[i]);
+    for (size_t i = 0; i < picture->pool_count && r == 0; i++) r = show_pool(watch, picture, &picture->pools[i]);
     return r;
 }
 
@@ -305,11 +326,22 @@ const plait_watch_thread *plait_watch_thread_at(const plait_watch *watch, size_t
     return index < watch->thread_count ? &watch->threads[index] : NULL;
 }
 
+size_t plait_watch_pool_count(const plait_watch *watch)
+{
+    return watch->pool_count;
+}
+
+const plait_watch_pool *plait_watch_pool_at(const plait_watch *watch, size_t index)
+{
+    return index < watch->pool_count ? &watch->pools[index] : NULL;
+}
+
 void plait_watch_close(plait_watch *watch)
 {
     if (watch == NULL) return;
     for (size_t i = 0; i < watch->thread_count; i++) free((void *)watch->threads[i].method);
     free(watch->threads);
+    free(watch->pools);
     for (size_t i = 0; i < watch->count; i++) free((void *)watch->instances[i].connections);
     for (size_t i = 0; i < watch->picture_count; i++) {
         pl_status_picture_deinit(watch->pictures[i]);

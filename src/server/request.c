@@ -162,6 +162,7 @@ static int answer_deferred(struct plait_request *request, uint32_t status, plait
         pl_load_defer(session->server->load, -1);
         pl_count(&session->counters->outstanding, (uint64_t)-1);
     }
+    if (request->over) *request->over = true;
     bool dead = session->dead;
     atomic_fetch_sub(&session->deferred_count, 1); /* R_DEF1: pairs with A_DEF1 in lock_send; F_DEF1 against F_DEF2 */
     if (!dead && (session->idless || atomic_load(&session->waits))) /* F_DEF1: seq_cst against F_DEF2 in session.c */
@@ -337,6 +338,12 @@ void pl_request_cancel(struct pl_session *session, uint64_t call)
 int plait_request_defer(plait_request *request, plait_request **ret_deferred)
 {
     struct pl_session *session = request->session;
+    if (request->over) { /* a pool's thread lets go of what it took */
+        *request->over = true;
+        request->over = NULL;
+        *ret_deferred = request;
+        return 0;
+    }
     if (request->deferred) return pl_error(-EALREADY, "this request is deferred already");
     if (request->answered) return pl_error(-EALREADY, "this request is answered already");
     size_t name_size = strlen(request->method_name) + 1;
@@ -371,6 +378,35 @@ int plait_request_defer(plait_request *request, plait_request **ret_deferred)
     pl_load_defer(session->server->load, 1);
     *ret_deferred = kept;
     return 0;
+}
+
+void pl_request_refuse_deferred(struct plait_request *request, uint32_t status)
+{
+    const char *text = pl_status_text(status);
+    (void)answer(request, status, PLAIT_UTF8, text, strlen(text));
+}
+
+void pl_request_busy(struct plait_request *request, const char *text)
+{
+    (void)answer(request, PL_STATUS_BUSY, PLAIT_UTF8, text, strlen(text));
+}
+
+void pl_request_run_deferred(struct plait_request *request, plait_handler *handler, void *context)
+{
+    bool over = false;
+    struct pl_context before = pl_context;
+    if (plait_request_cancelled(request)) {
+        pl_request_refuse_deferred(request, PL_STATUS_TOO_LATE);
+        return;
+    }
+    request->over = &over;
+    pl_context = (struct pl_context){ .trace = request->message.frame.trace };
+    handler(request, context);
+    pl_context = before;
+    if (!over) {
+        request->over = NULL;
+        pl_request_refuse_deferred(request, PL_STATUS_NO_REPLY);
+    }
 }
 
 /* ---- what a handler asks ---- */

@@ -182,6 +182,7 @@ struct plait_request {
     const char *method_name;
     struct pl_message message;
     uint64_t arrived; /* ticks */
+    bool *over;       /* of a pool's: it was answered or handed on, and its holder lets go of it */
     bool answered, one_way, deferred;
     _Atomic bool cancelled;
     struct pl_list link; /* session->deferred */
@@ -225,6 +226,11 @@ void pl_session_set_pause(struct pl_session *session, unsigned bit, bool on);
 /* ---- request.c ---- */
 void pl_request_run(struct pl_session *session, struct pl_message *message, uint64_t now_ticks);
 void pl_request_cancel(struct pl_session *session, uint64_t call);
+/* A deferred request's handler on a thread that is no reactor's; if it leaves it unanswered the caller gets an error.
+ */
+void pl_request_run_deferred(struct plait_request *request, plait_handler *handler, void *context);
+void pl_request_refuse_deferred(struct plait_request *request, uint32_t status); /* frees it, as any answer does */
+void pl_request_busy(struct plait_request *request, const char *text);           /* answers: a bound of the server */
 void pl_request_refuse(struct pl_session *session, const struct pl_frame *frame, uint32_t status);
 int pl_session_send(struct pl_session *session, const struct pl_frame *frame, const void *body);
 bool pl_session_unsent(struct pl_session *session);      /* answers wait for room; reactor's thread */

@@ -107,3 +107,50 @@ TEST(the_threads_of_any_process_are_listed_with_their_use_of_the_cpu)
     atomic_store(&spinning, 0);
     CHECK_INT(pthread_join(thread, NULL), 0);
 }
+
+static _Atomic int pooled, let_go;
+static void wait_in_pool(plait_request *request, void *context)
+{
+    (void)context;
+    atomic_fetch_add(&pooled, 1);
+    while (!atomic_load(&let_go)) pause_ms(1);
+    plait_request_reply(request, "done", 4);
+}
+
+static void count_reply(int result, plait_reply *reply, void *context)
+{
+    CHECK_INT(result, 0);
+    plait_reply_free(reply);
+    ++*(int *)context;
+}
+
+TEST(the_queue_of_a_pool_is_listed_with_its_length_and_age)
+{
+    plait_pool *pool = NULL;
+    plait_server *server = NULL;
+    plait_pool_options options = PLAIT_POOL_OPTIONS_INIT;
+    char text[8192];
+    int over = 0;
+    options.threads = 1;
+    CHECK_INT(plait_pool_open(&pool, &options), 0);
+    CHECK_INT(plait_server_open(&server, "queued", NULL), 0);
+    CHECK_INT(plait_pool_handle(pool, server, "", wait_in_pool, NULL), 0);
+    CHECK_INT(plait_server_start(server), 0);
+    plait_client *client = open_client("queued", NULL);
+    for (int i = 0; i < 4; i++)
+        CHECK_INT(plait_client_call_async(client, "", "x", 1, NULL, count_reply, &over, NULL), 0);
+    WAIT_UNTIL(atomic_load(&pooled) == 1);
+    do {
+        run("plait ls queued --json", text, sizeof(text));
+    } while (strstr(text, "\"waiting\":3") == NULL);
+    CHECK_CONTAINS(text, "\"kind\":\"pool\"");
+    CHECK_CONTAINS(text, "\"capacity\":1024");
+    CHECK(strstr(text, "\"oldest_us\":0") == NULL);
+    run("plait ls queued", text, sizeof(text));
+    CHECK_CONTAINS(text, "WAITING");
+    atomic_store(&let_go, 1);
+    WAIT_UNTIL(plait_client_dispatch(client, 10) >= 0 && over == 4);
+    plait_client_close(client);
+    plait_server_close(server);
+    plait_pool_close(pool);
+}
