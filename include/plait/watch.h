@@ -45,6 +45,11 @@ typedef struct plait_watch_instance {
     int32_t stopped; /* 1: the process is stopped (SIGSTOP) */
     size_t connection_count;
     const plait_watch_connection *connections;
+    int32_t supervisor; /* pid of the process that restarts it; 0: none does */
+    uint32_t worker;    /* its number there, from 1; 0: none */
+    uint32_t restarts;  /* how often that number had to be started again */
+    uint32_t reserved;
+    uint64_t busy_us; /* how long the request that is handled longest has been; 0: none is */
 } plait_watch_instance;
 
 /* A thread that serves, of any process that is listed and whose pid means something here. */

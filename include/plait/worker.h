@@ -1,4 +1,4 @@
-/* Workers: threads for handlers that take long. */
+/* Workers: processes that serve side by side, and threads for handlers that take long. */
 #ifndef PLAIT_WORKER_H
 #define PLAIT_WORKER_H
 
@@ -7,6 +7,63 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+
+/* ---- processes ----------------------------------------------------------------------
+ *
+ * With plait_server_options.processes = N, plait_server_run() makes its caller a supervisor: it
+ * handles nothing itself, but forks N workers, each an instance of the name with the server's
+ * methods and threads, and keeps them alive. The program is written as for one process:
+ *
+ *     options.processes = 4;
+ *     plait_server_open(&server, "greeter", &options);
+ *     plait_server_handle(server, "greet", greet, NULL);
+ *     plait_server_listen(server, "tcp://127.0.0.1:8888");      opened once, shared by all workers
+ *     plait_server_run(server);                                 returns in the supervisor alone
+ *
+ * - What the program set up before run is each worker's own copy from there on. Workers are forked
+ *   before any thread is started: let the program start none before run, but in the `start` hook.
+ * - A worker that dies is started again: at once, then with a growing pause (to 5 s). restart_burst
+ *   deaths within PLAIT_RESTART_WINDOW_MS end it all: run returns -EOWNERDEAD, and the text tells
+ *   the last one's signal and call. Every death is told by the log (PLAIT_LOG_ERROR): "greeter:
+ *   worker 3 (pid 4711) died: signal 11 (...), call 812 of greeter/greet in progress".
+ * - A death ends only the calls that this worker had begun: -ECONNRESET at once, and the text says
+ *   who died of what; idempotent ones go to another instance. A crash signal (SIGSEGV, SIGBUS,
+ *   SIGFPE, SIGILL, SIGABRT, where they are at SIG_DFL) is told before a core is written.
+ * - SIGTERM, SIGINT and plait_server_stop() stop all workers in good order. One that doesn't stop
+ *   within its grace is killed, and run returns -ETIMEDOUT: the text names its handler.
+ * - SIGHUP (at SIG_DFL) replaces the workers one after the other: a new one serves before the old
+ *   one takes no more calls, so none fails.
+ * - Workers end when the supervisor does, however it ends. A worker ends with _exit(), after
+ *   fflush(NULL): what atexit() was given is the supervisor's. SIGTERM to a worker makes it drain
+ *   and end; it is then started again.
+ * - plait_server_start, fd and dispatch are -EINVAL for such a server. */
+#define PLAIT_PROCESSES_MAX 64
+#define PLAIT_RESTART_BURST 5
+#define PLAIT_RESTART_WINDOW_MS 10000
+
+/* What a program has to do with its workers; each may be NULL. CONTEXT goes to all of them. */
+typedef struct plait_worker_hooks {
+    size_t size;
+    /* In the supervisor, once, when all workers serve for the first time. */
+    void (*ready)(plait_server *server, void *context);
+    /* In each worker, before it has threads or can be called: opens what a process needs of its own
+     * (clients, files, random numbers). Negative: this worker can't serve; counts as a death. */
+    int (*start)(plait_server *server, int worker, void *context);
+    /* Called instead of fork(), by languages that have to know of it. As fork(): 0 in the child. */
+    int (*fork)(void *context);
+    void *context;
+} plait_worker_hooks;
+#define PLAIT_WORKER_HOOKS_INIT                                                                                        \
+    {                                                                                                                  \
+        .size = sizeof(plait_worker_hooks)                                                                             \
+    }
+
+/* Before run. HOOKS is copied. Errors: -EINVAL, -E2BIG, -EBUSY (running). */
+int plait_server_workers(plait_server *server, const plait_worker_hooks *hooks);
+
+/* The number of the worker that this process is, from 1; 0 in a supervisor and without processes. A
+ * worker that takes another's place has its number. Thread-safe, also from handlers. */
+int plait_server_worker(const plait_server *server);
 
 /* ---- pool ---------------------------------------------------------------------------
  *

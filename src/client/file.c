@@ -7,9 +7,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
-enum { PUMP_FRAMES = 256 };
+enum { PUMP_FRAMES = 256, DEATH_NEWS_US = 5000, DEATH_LOOK_US = 50 };
 
 void pl_call_end(struct pl_call *call, int result, plait_reply *reply, const char *why)
 {
@@ -212,6 +213,27 @@ bool pl_client_pump(struct plait_client *client)
 
 /* ---- the end of a link ---- */
 
+/* What a supervised worker died of; its supervisor knows a little after the kernel has closed its sockets. 0: nobody
+ * supervises it, or nobody says. */
+static uint64_t cause_of_death(const struct pl_link *link)
+{
+    const struct pl_load_page *load = link->peer.load;
+    if (load == NULL || load->worker == 0) return 0;
+    uint64_t until = pl_clock_ns() + (uint64_t)DEATH_NEWS_US * 1000, death;
+    while ((death = pl_load_death(load)) == 0 && pl_clock_ns() < until)
+        (void)nanosleep(&(struct timespec){ 0, DEATH_LOOK_US * 1000 }, NULL);
+    return death;
+}
+
+static void tell_worker(const struct pl_link *link, char *text, size_t size)
+{
+    char how[64] = "or closed the connection";
+    uint64_t death = cause_of_death(link);
+    if (death != 0) pl_death_text(death, how, sizeof(how));
+    snprintf(text, size, "%s: worker %u (pid %u) died%s%s", link->client->target_text, link->peer.load->worker,
+             link->peer.pid, death ? ": " : " ", how);
+}
+
 static const char *who_died(const struct pl_link *link, char *text, size_t size, int error)
 {
     const struct plait_client *client = link->client;
@@ -220,6 +242,8 @@ static const char *who_died(const struct pl_link *link, char *text, size_t size,
                  error == -ETIMEDOUT ? "was not answered in time" : "was cancelled");
     } else if (error != -ECONNRESET) {
         snprintf(text, size, "%s: the connection ended: %s", client->target_text, pl_error_text());
+    } else if (link->peer.load != NULL && link->peer.load->worker != 0) {
+        tell_worker(link, text, size);
     } else if (link->peer.pid > 0 && link->connection.transport->bell >= 0) {
         snprintf(text, size, "%s: its instance (pid %u) died or closed the connection", client->target_text,
                  link->peer.pid);
@@ -240,7 +264,7 @@ void pl_link_down(struct pl_link *link, int error)
     struct plait_client *client = link->client;
     char text[1600], why[1500];
     if (link->down) return;
-    who_died(link, why, sizeof(why), error);
+    why[0] = 0;
     link->down = true;
     client->reap_due = true;
     client->link_count--;
@@ -253,6 +277,7 @@ void pl_link_down(struct pl_link *link, int error)
         if (never_ran || call->idempotent) {
             end_any(client, call, PL_RESEND, NULL, NULL);
         } else {
+            if (why[0] == 0) who_died(link, why, sizeof(why), error); /* it takes a while, where somebody may say */
             snprintf(text, sizeof(text), "%s; the call may have run", why);
             end_any(client, call, error == -EPROTO || error == -EMSGSIZE ? error : -ECONNRESET, NULL, text);
         }

@@ -211,6 +211,9 @@ static int parse_service(struct parser *parser, size_t offset)
         .id = get64(at + offsetof(struct pl_status_service_slot, id)),
         .started_ms = get64(at + offsetof(struct pl_status_service_slot, started_ms)),
         .threads = get32(at + offsetof(struct pl_status_service_slot, threads)),
+        .worker = get32(at + offsetof(struct pl_status_service_slot, worker)),
+        .restarts = get32(at + offsetof(struct pl_status_service_slot, restarts)),
+        .supervisor = (int32_t)get32(at + offsetof(struct pl_status_service_slot, supervisor)),
     };
     picture->service_count++; /* from here on deinit frees its texts */
     TAKE_TEXT(service->name, at + offsetof(struct pl_status_service_slot, name));

@@ -14,7 +14,8 @@ struct pl_status_copy {
 
 struct pl_status_service_picture {
     uint64_t id, started_ms;
-    uint32_t threads;
+    uint32_t threads, worker, restarts; /* worker 0: none */
+    int32_t supervisor;
     char name[104];
     char *texts[PL_STATUS_TEXTS];   /* never NULL */
     uint64_t counters[PL_COUNTERS]; /* own, closed and living connections together */

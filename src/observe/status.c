@@ -16,6 +16,7 @@
 #include "observe/page.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -199,6 +200,8 @@ static int show_service(struct pl_status_service *service, const char *name, int
     slot->id = service->id;
     slot->started_ms = pl_clock_unix_ms();
     slot->threads = threads > 0 ? (uint32_t)threads : 0;
+    slot->supervisor = 0;
+    slot->worker = slot->restarts = 0;
     set_text(slot->name, sizeof slot->name, name);
     atomic_store_explicit(&slot->text, 0, memory_order_relaxed); /* relaxed: the version is odd */
     clear_counters(&slot->own);
@@ -236,6 +239,44 @@ void pl_status_service_set(struct pl_status_service *service, const char *urls, 
     enter();
     if (!service->page->forgotten && !service->removed) r = replace_text(service, urls, methods);
     leave(r);
+}
+
+void pl_status_service_set_worker(struct pl_status_service *service, pid_t supervisor, unsigned worker,
+                                  unsigned restarts)
+{
+    if (service->page == NULL) return;
+    enter();
+    if (!service->page->forgotten && !service->removed) {
+        pl_page_begin(&service->slot->version);
+        service->slot->supervisor = supervisor;
+        service->slot->worker = worker;
+        service->slot->restarts = restarts;
+        pl_page_end(&service->slot->version);
+    }
+    leave(0);
+}
+
+void pl_status_page_name(char name[17])
+{
+    enter();
+    snprintf(name, 17, "%s", current != NULL ? current->name : "");
+    leave(0);
+}
+
+int pl_status_page_open(const char *name, int *ret_fd)
+{
+    struct pl_directory directory = PL_DIRECTORY_NONE;
+    struct pl_place place = PL_PLACE_NONE;
+    int r = pl_directory_own(&directory, false);
+    if (r < 0) return r;
+    r = pl_place_open(&place, &directory, false);
+    pl_directory_close(&directory);
+    if (r < 0) return r;
+    int fd = openat(place.fd, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    r = fd < 0 ? pl_error(-errno, "status page %s/%s: %s", place.path, name, pl_error_word(errno)) : 0;
+    pl_place_close(&place);
+    if (r == 0) *ret_fd = fd;
+    return r;
 }
 
 void pl_status_service_remove(struct pl_status_service *service)

@@ -44,6 +44,9 @@ struct pl_status_connection;
  * logged once. In a forked child the parent's objects may be removed, which touches no page. */
 struct pl_status_service *pl_status_service_add(const char *name, uint64_t id, const char *directory, int threads);
 void pl_status_service_set(struct pl_status_service *service, const char *urls, const char *methods);
+/* Says whose worker serves it, and how often this number had to be started again. */
+void pl_status_service_set_worker(struct pl_status_service *service, pid_t supervisor, unsigned worker,
+                                  unsigned restarts);
 /* NULL is fine. Its connections may be removed later; nobody sees them any more. */
 void pl_status_service_remove(struct pl_status_service *service);
 
@@ -63,6 +66,11 @@ void pl_status_connection_remove(struct pl_status_connection *connection);
  * anonymous channel): readers show own + closed connections + living ones, so count each thing once. */
 struct pl_counters *pl_status_service_counters(struct pl_status_service *service);
 struct pl_counters *pl_status_connection_counters(struct pl_status_connection *connection);
+/* This process's page as a file name in its place, "" without one; and another process's, to be read when it is dead.
+ * 0 and *ret_fd, -errno with text. */
+void pl_status_page_name(char name[17]);
+int pl_status_page_open(const char *name, int *ret_fd);
+
 uint64_t pl_status_connection_id(const struct pl_status_connection *connection); /* 0: out of memory */
 
 /* ---- threads ---- */

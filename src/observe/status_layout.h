@@ -79,7 +79,11 @@ struct pl_status_service_slot {
     uint32_t threads;
     uint32_t reserved;
     char name[104];
-    uint64_t room[13];
+    int32_t supervisor; /* pid; 0: none */
+    uint32_t worker;    /* its number, from 1 */
+    uint32_t restarts;  /* how often this number had to be started again */
+    uint32_t more;
+    uint64_t room[11];
     union pl_status_counters own, closed;
 };
 

@@ -88,6 +88,24 @@ static int show_connections(plait_watch_instance *instance, const struct pl_stat
     return 0;
 }
 
+static uint64_t age_us(uint64_t since)
+{
+    int64_t ticks = (int64_t)(pl_ticks() - since);
+    return since == 0 || ticks < 0 ? 0 : pl_ns_of_ticks((uint64_t)ticks) / 1000;
+}
+
+/* Of the threads that serve INDEX. */
+static uint64_t busy_us(const struct pl_status_picture *picture, size_t index)
+{
+    uint64_t longest = 0;
+    for (size_t i = 0; i < picture->thread_count; i++) {
+        const struct pl_status_thread_picture *thread = &picture->threads[i];
+        uint64_t age = thread->service == index && thread->method != 0 ? age_us(thread->since) : 0;
+        if (age > longest) longest = age;
+    }
+    return longest;
+}
+
 static int show_service(struct plait_watch *watch, const struct pl_status_picture *picture, size_t index, uid_t uid)
 {
     const struct pl_status_service_picture *service = &picture->services[index];
@@ -114,6 +132,10 @@ static int show_service(struct plait_watch *watch, const struct pl_status_pictur
         .protocol_errors = service->counters[PL_COUNTER_protocol_errors],
         .threads = (int32_t)service->threads,
         .stopped = picture->pid_namespace == pl_place_pid_namespace() && stopped(picture->pid),
+        .supervisor = service->supervisor,
+        .worker = service->worker,
+        .restarts = service->restarts,
+        .busy_us = busy_us(picture, index),
     };
     watch->count++;
     return show_connections(instance, picture, index);
@@ -137,12 +159,6 @@ static const char *role_name(uint32_t role)
 {
     static const char *const names[] = { "", "serves", "accepts", "pool", "watches" };
     return role < sizeof names / sizeof *names ? names[role] : "";
-}
-
-static uint64_t age_us(uint64_t since)
-{
-    int64_t ticks = (int64_t)(pl_ticks() - since);
-    return since == 0 || ticks < 0 ? 0 : pl_ns_of_ticks((uint64_t)ticks) / 1000;
 }
 
 static int show_thread(struct plait_watch *watch, const struct pl_status_picture *picture,

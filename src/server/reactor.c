@@ -6,6 +6,7 @@
  */
 #include "base/clock.h"
 #include "base/error.h"
+#include "loop/crash.h"
 #include "loop/signal.h"
 #include "server/server.h"
 
@@ -282,7 +283,9 @@ void pl_reactor_main(struct pl_reactor *reactor)
     if (serves) snprintf(name, sizeof(name), "plait/%.7s/%u", reactor->server->name, reactor->index);
     else snprintf(name, sizeof(name), "plait/%.7s/a", reactor->server->name);
     pthread_setname_np(pthread_self(), name);
+    struct pl_crash_stack *stack = pl_crash_stack_begin();
     pl_reactor_enter(reactor);
     while (!reactor->over)
         if (pl_reactor_round(reactor, PL_NEVER) < 0) break;
+    pl_crash_stack_end(stack);
 }

@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { GIVE_UP_MS = 1000 }; /* beyond the grace, in which sessions are ended, until a stop waits no longer */
 
@@ -25,7 +26,7 @@ static const struct pl_method *method_named(struct plait_server *server, const c
     return NULL;
 }
 
-static int resolve_methods(struct plait_server *server)
+int pl_server_resolve(struct plait_server *server)
 {
     if (server->method_count == 0)
         return pl_error(-EINVAL, "%s has no methods: register one with plait_server_handle()", server->name);
@@ -113,10 +114,12 @@ static int begin(struct plait_server *server, bool foreign_loop)
     if (server->state != PL_SERVER_OPEN)
         return pl_error(-EBUSY, "%s %s", server->name,
                         server->state == PL_SERVER_RUNNING ? "runs already" : "has run and ended: open another");
+    if (server->processes && !server->worker)
+        return pl_error(-EINVAL, "a server with processes=%d is run by plait_server_run() alone", server->processes);
     if (foreign_loop && server->thread_count > 1)
         return pl_error(-EINVAL, "a server with %u threads runs its own loops: use threads=1 with fd and dispatch",
                         server->thread_count);
-    r = resolve_methods(server);
+    r = pl_server_resolve(server);
     if (r == 0) r = write_table(server);
     if (r == 0) r = pl_listener_start(server);
     if (r < 0) return r;
@@ -183,17 +186,20 @@ int plait_server_stop(plait_server *server, int64_t grace)
     atomic_store_explicit(&server->grace, grace, memory_order_relaxed); /* published by the next */
     atomic_store_explicit(&server->stopping, 1, memory_order_release);  /* R_STOP1: pairs with A_STOP1 in reactor.c */
     for (unsigned i = 0; i < server->reactor_count; i++) pl_wake_up(&server->reactors[i].wake);
+    uint64_t one = 1;
+    if (server->wake_fd >= 0) (void)!write(server->wake_fd, &one, sizeof(one));
     return 0;
 }
 
-int plait_server_run(plait_server *server)
+int pl_server_serve(struct plait_server *server)
 {
     int r = begin(server, false);
     if (r < 0) return r;
     struct pl_reactor *reactor = server->acceptor;
     pl_reactor_enter(reactor);
-    int ticket = pl_signal_catch(reactor->wake.source.fd);
+    int ticket = pl_signal_catch(reactor->wake.source.fd, false);
     if (ticket < 0) r = ticket;
+    else if (server->serving) server->serving(server);
     while (r == 0 && !reactor->over) {
         r = pl_reactor_round(reactor, PL_NEVER);
         if (ticket >= 0 && pl_signal_caught(ticket) && !reactor->draining) (void)plait_server_stop(server, 0);

@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/options.h"
+#include "loop/crash.h"
 #include "transport/socket.h"
 #include "wire/name.h"
 
@@ -13,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <unistd.h>
 
 int pl_server_check(const struct plait_server *server)
@@ -28,6 +30,7 @@ static void on_fork(struct pl_fork_hook *hook)
     struct plait_server *server = pl_container_of(hook, struct plait_server, fork_hook);
     server->forked = true;
     pl_claim_forked(&server->claim);
+    if (server->spawning) return; /* into a worker, which has the rest */
     for (unsigned i = server->name_listeners; i < server->listener_count; i++)
         pl_close(&server->listeners[i]->source.fd);
     for (unsigned i = 0; i < server->reactor_count; i++) {
@@ -39,6 +42,7 @@ static void on_fork(struct pl_fork_hook *hook)
         pl_close(&reactor->loop.epoll_fd);
     }
     pl_close(&server->load_fd);
+    pl_close(&server->wake_fd);
 }
 
 /* ---- open ---- */
@@ -64,14 +68,26 @@ static int apply_options(struct plait_server *server, const plait_server_options
                         (unsigned long long)options->max_message, PLAIT_MESSAGE_MAX);
     server->max_message_given = options->max_message != 0;
     server->max_message = options->max_message ? options->max_message : PLAIT_MESSAGE_MAX;
+    if (options->processes < -1 || options->processes > PLAIT_PROCESSES_MAX)
+        return pl_error(-EINVAL, "processes=%d: 1 to %d (PLAIT_PROCESSES_MAX), 0 for none, -1 for as many as CPUs",
+                        options->processes, PLAIT_PROCESSES_MAX);
+    if (options->restart_burst < -1)
+        return pl_error(-EINVAL, "restart_burst=%d: 1 or more, 0 for PLAIT_RESTART_BURST, -1 for no limit",
+                        options->restart_burst);
+    int most = pl_cpu_count() < PLAIT_PROCESSES_MAX ? pl_cpu_count() : PLAIT_PROCESSES_MAX;
+    server->processes = options->processes < 0 ? most : options->processes;
+    server->restart_burst = options->restart_burst ? options->restart_burst : PLAIT_RESTART_BURST;
+    server->spin_us = options->spin_us;
+    server->exclusive = options->exclusive != 0;
     server->inbound_max = options->inbound_bytes ? options->inbound_bytes : default_inbound();
     server->outstanding_max = options->outstanding ? options->outstanding : PL_OUTSTANDING_DEFAULT;
     return pl_allow_parse(&server->allow, options->allow);
 }
 
+/* Before those of URLs, which a worker has already. */
 static int add_name_listeners(struct plait_server *server)
 {
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < PL_WORKER_LISTENERS; i++) {
         if (server->claim.listeners[i] < 0) continue;
         struct pl_listener *listener = calloc(1, sizeof(*listener));
         if (listener == NULL) return pl_error(-ENOMEM, "no memory for a listener");
@@ -81,10 +97,41 @@ static int add_name_listeners(struct plait_server *server)
         listener->max_message = server->max_message;
         listener->url.scheme = PL_SCHEME_NAME;
         listener->url.framing = PL_FRAMING_PLAIT;
-        server->listeners[server->listener_count++] = listener;
-        server->name_listeners++;
+        struct pl_listener **at = &server->listeners[server->name_listeners++];
+        memmove(at + 1, at, (server->listener_count++ + 1 - server->name_listeners) * sizeof(*at));
+        *at = listener;
+        pl_crash_watch(listener->source.fd);
     }
     return 0;
+}
+
+int pl_server_bring_up(struct plait_server *server)
+{
+    enum pl_claim_mode mode = server->worker ? PL_CLAIM_HELD : server->exclusive ? PL_CLAIM_EXCLUSIVE : PL_CLAIM_SHARED;
+    int r = 0;
+    server->reactor_count = server->thread_count + (server->thread_count > 1);
+    server->reactors = calloc(server->reactor_count, sizeof(*server->reactors));
+    if (server->reactors == NULL) return pl_error(-ENOMEM, "no memory for %u reactors", server->thread_count);
+    server->acceptor = &server->reactors[server->reactor_count - 1];
+    if (server->load == NULL) r = pl_load_create(&server->load, &server->load_fd);
+    for (unsigned i = 0; r == 0 && i < server->reactor_count; i++)
+        r = pl_reactor_init(&server->reactors[i], server, i, server->spin_us);
+    if (r == 0) r = pl_claim_open(&server->claim, server->name, mode, &server->allow);
+    if (r == 0) r = add_name_listeners(server);
+    if (r < 0) return r;
+    server->status =
+        pl_status_service_add(server->name, server->claim.id, server->claim.directory, (int)server->thread_count);
+    if (server->worker)
+        pl_status_service_set_worker(server->status, server->supervisor, server->worker, server->restarts);
+    return 0;
+}
+
+/* What there is before the workers are: the name's lock, and what wakes the supervisor. */
+static int open_supervisor(struct plait_server *server)
+{
+    server->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (server->wake_fd < 0) return pl_error(-errno, "no eventfd: %s", pl_error_word(errno));
+    return pl_claim_hold(&server->claim, server->name, server->exclusive);
 }
 
 int plait_server_open(plait_server **ret_server, const char *name, const plait_server_options *options)
@@ -94,7 +141,7 @@ int plait_server_open(plait_server **ret_server, const char *name, const plait_s
     if (r < 0) return r;
     struct plait_server *server = calloc(1, sizeof(*server));
     if (server == NULL) return pl_error(-ENOMEM, "no memory for a server");
-    server->load_fd = server->claim.listeners[0] = server->claim.listeners[1] = -1;
+    server->load_fd = server->wake_fd = server->claim.listeners[0] = server->claim.listeners[1] = -1;
     pl_list_init(&server->greetings);
     pthread_mutex_init(&server->status_lock, NULL);
     server->fork_hook.in_child = on_fork;
@@ -104,21 +151,12 @@ int plait_server_open(plait_server **ret_server, const char *name, const plait_s
     if (r == 0) r = apply_options(server, &known);
     if (r == 0) {
         strcpy(server->name, name);
-        server->reactor_count = server->thread_count + (server->thread_count > 1);
-        server->reactors = calloc(server->reactor_count, sizeof(*server->reactors));
-        if (server->reactors == NULL) r = pl_error(-ENOMEM, "no memory for %u reactors", server->thread_count);
-        else server->acceptor = &server->reactors[server->reactor_count - 1];
+        r = server->processes ? open_supervisor(server) : pl_server_bring_up(server);
     }
-    if (r == 0) r = pl_load_create(&server->load, &server->load_fd);
-    for (unsigned i = 0; r == 0 && i < server->reactor_count; i++)
-        r = pl_reactor_init(&server->reactors[i], server, i, known.spin_us);
-    if (r == 0) r = pl_claim_open(&server->claim, name, known.exclusive != 0, &server->allow);
-    if (r == 0) r = add_name_listeners(server);
     if (r < 0) {
         plait_server_close(server);
         return r;
     }
-    server->status = pl_status_service_add(name, server->claim.id, server->claim.directory, (int)server->thread_count);
     *ret_server = server;
     return 0;
 }
@@ -156,7 +194,7 @@ int plait_server_listen(plait_server *server, const char *text)
     int r = pl_server_check(server);
     if (r < 0) return r;
     if (server->state != PL_SERVER_OPEN) return pl_error(-EBUSY, "listeners are added before the server runs");
-    if (server->listener_count == PL_LISTENERS_MAX)
+    if (server->listener_count + (server->processes ? PL_WORKER_LISTENERS : 0) >= PL_LISTENERS_MAX)
         return pl_error(-ENOSPC, "%s has PL_LISTENERS_MAX, %d, listeners already", server->name, PL_LISTENERS_MAX);
     r = pl_url_parse(&url, text);
     if (r < 0) return r;
@@ -209,14 +247,15 @@ void plait_server_close(plait_server *server)
         pl_claim_close(&server->claim);
         return;
     }
+    pl_listener_stop(server);
     if (server->reactors) {
-        pl_listener_stop(server);
         for (unsigned i = 0; i < server->reactor_count; i++) pl_reactor_deinit(&server->reactors[i]);
     }
     pl_claim_close(&server->claim);
     pl_status_service_remove(server->status);
     pl_load_detach(server->load);
     pl_close(&server->load_fd);
+    pl_close(&server->wake_fd);
     pl_fork_remove(&server->fork_hook);
     free_server(server);
 }

@@ -36,6 +36,7 @@ enum {
     PL_GRACE_MS = 5000,
     PL_OUTSTANDING_DEFAULT = 1024,
     PL_THREADS_MAX = 64,
+    PL_WORKER_LISTENERS = 2, /* of a name: its directories */
     PL_LISTENERS_MAX = 64,
     PL_BATCH = 64,       /* frames of one session before the others' turn */
     PL_SPIN_SESSIONS = 8 /* a reactor spins only while few are awake */
@@ -124,6 +125,19 @@ struct plait_server {
     struct pl_timer accept_timer; /* listeners come back */
     _Atomic bool accept_paused;   /* relaxed: the acceptor's; others knock if they see it */
 
+    /* Processes: in the supervisor, and with `worker` in a worker */
+    int processes; /* 0: none */
+    int restart_burst;
+    int64_t spin_us;
+    bool exclusive;
+    bool spawning;   /* the fork that happens now is ours: listeners and the new worker's page stay */
+    unsigned worker; /* its number; 0: the supervisor, or none */
+    unsigned restarts;
+    pid_t supervisor;
+    int wake_fd; /* the supervisor's, or -1: for stop */
+    plait_worker_hooks hooks;
+    void (*serving)(struct plait_server *server); /* called once when everything is up */
+
     enum { PL_SERVER_OPEN, PL_SERVER_RUNNING, PL_SERVER_ENDED } state;
     bool foreign_loop;
     _Atomic int stopping; /* 1: asked to */
@@ -191,8 +205,13 @@ struct plait_request {
 
 /* ---- server.c ---- */
 int pl_server_check(const struct plait_server *server); /* -ECHILD after fork() */
+/* Reactors, claim and status page: what a server has that is no supervisor. In a worker with its load page and the
+ * URLs' listeners, which it inherited. */
+int pl_server_bring_up(struct plait_server *server);
 
 /* ---- run.c ---- */
+int pl_server_serve(struct plait_server *server);   /* plait_server_run, in the process that serves */
+int pl_server_resolve(struct plait_server *server); /* checks methods and listeners before it runs */
 void pl_server_finish(struct plait_server *server); /* stops it and waits for its threads, if it runs */
 
 /* ---- listener.c ---- */

@@ -2,6 +2,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "loop/crash.h"
 #include "server/server.h"
 
 #include <errno.h>
@@ -320,6 +321,7 @@ static void take(struct pl_session *session, struct pl_message *message)
         return;
     }
     pl_transport_shm_taken(transport, session->taken);
+    pl_crash_check();
     pl_request_run(session, message, now);
     session->reactor->handled++;
 }

@@ -51,7 +51,7 @@ TEST(what_doesn_t_fit_is_refused_with_words)
     CHECK_INT(plait_server_open(&server, "tested", &options), -EINVAL);
     CHECK(server == NULL);
     server = open_server(NULL, "unix://%s/lines?framing=lines&method=none");
-    CHECK_INT(plait_server_run(server), -EINVAL); /* no methods */
+    CHECK_INT(pl_server_serve(server), -EINVAL); /* no methods */
     CHECK_CONTAINS(plait_error_text(), "plait_server_handle");
     CHECK_INT(plait_server_handle(server, "some", echo, NULL), 0);
     CHECK_INT(plait_server_handle(server, "some", echo, NULL), -EEXIST);
@@ -88,11 +88,11 @@ TEST(run_ends_with_sigterm_and_puts_the_signals_back)
         kill(getppid(), SIGTERM);
         _exit(0);
     }
-    CHECK_INT(plait_server_run(server), 0);
+    CHECK_INT(pl_server_serve(server), 0);
     CHECK_INT(test_wait_child(sender), 0);
     CHECK_INT(sigaction(SIGTERM, NULL, &after), 0);
     CHECK(after.sa_handler == SIG_DFL);
-    CHECK_INT(plait_server_run(server), -EBUSY);
+    CHECK_INT(pl_server_serve(server), -EBUSY);
     CHECK_CONTAINS(plait_error_text(), "has run and ended");
     plait_server_close(server);
 }
@@ -393,7 +393,7 @@ TEST(a_stop_gives_up_on_a_handler_that_never_returns_and_names_it)
         CHECK_INT(plait_server_handle(server, "", hang, NULL), 0);
         CHECK_INT(pthread_create(&calls, NULL, call_and_stay, server), 0);
         CHECK_INT(pthread_create(&stopper, NULL, stop_soon, server), 0);
-        CHECK_INT(plait_server_run(server), -ETIMEDOUT);
+        CHECK_INT(pl_server_serve(server), -ETIMEDOUT);
         CHECK_CONTAINS(plait_error_text(), "method ''");
         CHECK_CONTAINS(plait_error_text(), "thread plait/tested/");
         pthread_join(stopper, NULL);

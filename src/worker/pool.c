@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/fork.h"
 #include "base/options.h"
+#include "loop/crash.h"
 #include "loop/signal.h"
 #include "server/server.h"
 #include <plait/worker.h>
@@ -119,6 +120,7 @@ static void *pool_main(void *argument)
     snprintf(name, sizeof(name), "plait/%.5s/%u", pool->name, index);
     pthread_setname_np(pthread_self(), name);
     snprintf(name, sizeof(name), "plait/%s/%u", pool->name, index);
+    struct pl_crash_stack *stack = pl_crash_stack_begin();
     struct pl_status_thread *shown = pl_status_thread_add(service, PL_STATUS_POOL, name);
     while (!pool->closing) {
         if (pool->count == 0) {
@@ -141,6 +143,7 @@ static void *pool_main(void *argument)
     }
     pthread_mutex_unlock(&pool->lock);
     pl_status_thread_remove(shown);
+    pl_crash_stack_end(stack);
     return NULL;
 }
 
