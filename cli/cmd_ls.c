@@ -59,6 +59,12 @@ static void json_instance(const plait_watch_instance *i)
     json_number("bytes_in", i->bytes_in);
     json_number("bytes_out", i->bytes_out);
     json_number("protocol_errors", i->protocol_errors);
+    json_number("busy_us", i->busy_us);
+    if (i->worker) {
+        json_integer("supervisor", i->supervisor);
+        json_number("worker", i->worker);
+        json_number("restarts", i->restarts);
+    }
     json_end();
 }
 
@@ -122,23 +128,34 @@ static void add_user(struct table *table, uint32_t uid)
     else table_add(table, "%u", uid);
 }
 
+/* A handler that has been at it for a tenth of a second keeps its thread from others. */
+static void add_state(struct table *table, const plait_watch_instance *i)
+{
+    if (i->stopped) table_add(table, "stopped");
+    else if (i->busy_us < 100000) table_add(table, "serving");
+    else if (i->busy_us < 10000000) table_add(table, "busy %llu ms", (unsigned long long)i->busy_us / 1000);
+    else table_add(table, "busy %llu s", (unsigned long long)i->busy_us / 1000000);
+}
+
 static void print_instances(const plait_watch *watch)
 {
     struct table table;
     char age[16];
 
-    table_init(&table, "SERVICE|>PID|PROCESS|USER|>UP|>CLIENTS|>REQUESTS|>FAILED|STATE|ALSO LISTENING ON");
+    table_init(&table, "SERVICE|>PID|PROCESS|WORKER|USER|>UP|>CLIENTS|>REQUESTS|>FAILED|STATE|ALSO LISTENING ON");
     for (size_t k = 0; k < plait_watch_count(watch); k++) {
         const plait_watch_instance *i = plait_watch_at(watch, k);
         table_add(&table, "%s", i->service);
         table_add(&table, "%d", i->pid);
         table_add(&table, "%s", i->process);
+        if (i->worker) table_add(&table, "%u of %d", i->worker, i->supervisor);
+        else table_add(&table, "-");
         add_user(&table, i->uid);
         table_add(&table, "%s", age_text(i->started_ms, age));
         table_add(&table, "%zu", i->connection_count);
         table_add(&table, "%llu", (unsigned long long)i->requests);
         table_add(&table, "%llu", (unsigned long long)i->failures);
-        table_add(&table, "%s", i->stopped ? "stopped" : "serving");
+        add_state(&table, i);
         table_add(&table, "%s", i->urls[0] ? i->urls : "-");
     }
     table_print(&table);
@@ -297,7 +314,8 @@ const struct command command_ls = {
     .options = options,
     .text = "Every process that serves a name is a line: several may share one. The figures are read from\n"
             "memory that the server keeps up to date, so they cost it nothing and are right also while it\n"
-            "is busy or stopped. OPEN counts requests that were taken and not answered yet; a POOL's threads\n"
+            "is busy or stopped. WORKER is its number and its supervisor's pid; busy says how long a handler has\n"
+            "been running. OPEN counts requests that were taken and not answered yet; a POOL's threads\n"
             "handle what the service gives them, and what finds no thread is WAITING. Services of\n"
             "other users aren't listed, though those that admit you can be called.\n"
             "\n"

@@ -184,9 +184,8 @@ int plait_server_stop(plait_server *server, int64_t grace)
     int r = pl_server_check(server);
     if (r < 0) return r;
     atomic_store_explicit(&server->grace, grace, memory_order_relaxed); /* published by the next */
-    atomic_store_explicit(
-        &server->stopping, 1,
-        memory_order_release); /* R_STOP1: pairs with A_STOP1 in reactor.c and A_STOP2 in supervisor.c */
+    /* R_STOP1: pairs with A_STOP1 in reactor.c and A_STOP2 in supervisor.c */
+    atomic_store_explicit(&server->stopping, 1, memory_order_release);
     for (unsigned i = 0; i < server->reactor_count; i++) pl_wake_up(&server->reactors[i].wake);
     uint64_t one = 1;
     if (server->wake_fd >= 0) (void)!write(server->wake_fd, &one, sizeof(one));
