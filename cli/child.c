@@ -237,11 +237,12 @@ static void look_at_caller(struct child *child, const plait_request *request)
 {
     int64_t now = now_ms();
 
-    if (plait_request_cancelled(request)) {
-        stop(child, "nobody waits for it any more");
-    } else if (plait_request_time_left(request) <= 0) {
+    /* In this order: what is out of time counts as cancelled, too. */
+    if (plait_request_time_left(request) <= 0) {
         if (!child->over_since) child->over_since = now;
         if (now - child->over_since >= SLACK) stop(child, "its caller's time is over");
+    } else if (plait_request_cancelled(request)) {
+        stop(child, "nobody waits for it any more");
     }
     if (child->kill_at && now >= child->kill_at) kill(-child->pid, SIGKILL);
 }

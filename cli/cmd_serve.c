@@ -1,5 +1,6 @@
 /* plait serve: a name for a command, or an echo. */
 #include "command.h"
+#include "holder.h"
 #include "output.h"
 #include "runner.h"
 #include <errno.h>
@@ -101,10 +102,20 @@ static int handle(plait_server *server, struct runner *runner)
     return r == 0 ? plait_server_handle(server, "*", handler, runner) : r;
 }
 
+/* TAKEN: the URL whose port somebody else has, or NULL. */
+static int failed(int code, const char *name, const char *taken)
+{
+    char holder[160];
+
+    if (taken && holder_of(taken, holder, sizeof(holder))) return command_failed(code, "serve %s: %s", name, holder);
+    return command_failed(code, "serve %s", name);
+}
+
 static int serve(const char *name, struct runner *runner)
 {
     plait_server_options options = PLAIT_SERVER_OPTIONS_INIT;
     plait_server *server = NULL;
+    const char *taken = NULL;
     int r, status = STATUS_OK;
 
     options.threads = threads == 0 ? -1 : (int32_t)threads; /* in C zero is the default, as everywhere */
@@ -113,11 +124,14 @@ static int serve(const char *name, struct runner *runner)
     options.allow = allow;
     r = plait_server_open(&server, name, &options);
     if (r == 0) r = handle(server, runner);
-    for (int i = 0; i < urls.count && r == 0; i++) r = plait_server_listen(server, urls.items[i]);
+    for (int i = 0; i < urls.count && r == 0; i++) {
+        r = plait_server_listen(server, urls.items[i]);
+        if (r == -EADDRINUSE) taken = urls.items[i];
+    }
     if (r == 0 && processes >= 0) r = prepare_workers(server, name);
     else if (r == 0) announce(server, name);
     if (r == 0) r = plait_server_run(server);
-    if (r < 0) status = (int)command_failed(r, "serve %s", name);
+    if (r < 0) status = failed(r, name, taken);
     runner_close(runner);
     plait_server_close(server);
     return status;

@@ -118,6 +118,17 @@ static int run(const struct command *command, int argc, char **argv)
     return command->run(argc, argv);
 }
 
+/* Options may stand before the verb, too: the first word that is one goes to the front. */
+static void put_verb_first(int argc, char **argv)
+{
+    for (int i = 1; i < argc && argv[1][0] == '-' && strcmp(argv[i], "--") != 0; i++) {
+        char *verb = argv[i];
+        if (!command_find(verb)) continue;
+        memmove(&argv[2], &argv[1], (size_t)(i - 1) * sizeof(*argv));
+        argv[1] = verb;
+    }
+}
+
 int command_main(int argc, char **argv)
 {
     const struct command *command;
@@ -127,6 +138,7 @@ int command_main(int argc, char **argv)
         command_usage(NULL, "no verb given; try plait serve, call, ls or help");
         return STATUS_USAGE;
     }
+    put_verb_first(argc, argv);
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
         help_overview();
         return output_finish(STATUS_OK);

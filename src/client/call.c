@@ -87,7 +87,7 @@ static uint32_t time_left_field(int64_t timeout_ms)
 }
 
 /* A name that the server's table lacks travels before the body. *ret_body is to be freed. */
-static int prefix_name(const struct pl_outgoing *out, uint8_t **ret_body)
+__attribute__((cold)) static int prefix_name(const struct pl_outgoing *out, uint8_t **ret_body)
 {
     size_t length = strlen(out->method);
     int r = pl_name_check_method(out->method, length);
@@ -253,7 +253,7 @@ static void tell_cancelled(const struct pl_call *call)
 /* ---- synchronous ---- */
 
 /* Its time is over: nobody will file its reply, the server is told. */
-static void give_up(struct plait_client *client, struct pl_call *call)
+__attribute__((cold)) static void give_up(struct plait_client *client, struct pl_call *call)
 {
     struct pl_link *link = call->on;
     if (link == NULL) return;
@@ -390,7 +390,7 @@ int plait_client_call_async(plait_client *client, const char *method, const void
     return 0;
 }
 
-int plait_client_cancel(plait_client *client, uint64_t id)
+__attribute__((cold)) int plait_client_cancel(plait_client *client, uint64_t id)
 {
     if (pl_forked(&client->fork_hook)) return pl_error(-ECHILD, "this client was opened before fork()");
     pthread_mutex_lock(&client->lock);
@@ -424,7 +424,7 @@ static bool may_come(int error)
 }
 
 /* One call's next try. It counts as done meanwhile: the lock may be dropped, and nobody else shall end it. */
-static int send_again(struct plait_client *client, struct pl_call *call, uint64_t now)
+__attribute__((cold)) static int send_again(struct plait_client *client, struct pl_call *call, uint64_t now)
 {
     struct pl_deadline soon = { .timeout_ms = AGAIN_MS };
     struct pl_link *link;
@@ -440,7 +440,7 @@ static int send_again(struct plait_client *client, struct pl_call *call, uint64_
 
 /* Asynchronous calls that never ran where they went: elsewhere. Those that find nobody stay until their deadline,
  * and the first that does spares the others the try. Lock held. */
-void pl_client_resend(struct plait_client *client)
+__attribute__((cold)) void pl_client_resend(struct plait_client *client)
 {
     uint64_t now = pl_clock_ns();
     if (pl_list_empty(&client->resend) || now < client->resend_at) return;

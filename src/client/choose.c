@@ -20,6 +20,8 @@
 #include <string.h>
 
 enum { LOOK_AGAIN_NS = 10000000, ONE_TRY_MS = 1000, RETRY_MS = 5, WATCH_MS = 1000, EXPAND_MS = 20 };
+#define EXPAND_PAUSE_LEAST_NS UINT64_C(100000000)
+#define EXPAND_PAUSE_MOST_NS UINT64_C(10000000000)
 
 /* ---- one link ---- */
 
@@ -220,7 +222,8 @@ static void note_failure(struct failure *failure, int code)
     snprintf(failure->text, sizeof(failure->text), "%s", pl_error_text());
 }
 
-/* One pass over the living instances: 0; 1: none there, or none that could be reached yet; -errno. */
+/* One pass over the living instances: 0; 1: none there, or none that could be reached yet; -errno: the first's, if
+ * none would do. */
 static int try_instances(struct plait_client *client, const struct taken *taken, uint64_t deadline_ns,
                          struct found *found, struct failure *last)
 {
@@ -229,19 +232,21 @@ static int try_instances(struct plait_client *client, const struct taken *taken,
     int r = pl_lookup(client->target->name, client->peer, &instances, &count);
     if (r < 0) return r;
     int result = 1;
-    for (size_t i = 0; i < count && result == 1; i++) {
+    struct failure hopeless = { 0, "" };
+    for (size_t i = 0; i < count && result != 0; i++) {
         if (is_taken(taken, instances[i].id)) continue;
         uint64_t limit = count > 1 ? pl_clock_ns() + (uint64_t)ONE_TRY_MS * 1000000 : deadline_ns;
         r = connect_instance(client, &instances[i], limit < deadline_ns ? limit : deadline_ns, found);
         if (r == 0) found->more = i + 1 < count;
         if (r == 0) result = 0;
         else if (r < 0 && worth_retrying(r)) note_failure(last, r);
-        else if (r < 0) result = r;
+        else if (r < 0 && hopeless.code == 0) note_failure(&hopeless, r);
         else if (r == PL_CONNECT_BUSY)
             note_failure(last, pl_error(-ETIMEDOUT, "%s: its queue of connections is full", client->target_text));
     }
     free(instances);
-    return result;
+    /* Of instances of another protocol version, say, one that can be talked to may be on its way up. */
+    return result == 1 && hopeless.code < 0 && last->code == 0 ? pl_error(hopeless.code, "%s", hopeless.text) : result;
 }
 
 static int wait_for_name(struct plait_client *client, const struct taken *taken, uint64_t deadline_ns,
@@ -294,6 +299,7 @@ static void note_taken(struct plait_client *client, struct taken *taken)
         unsigned i = 0;
         if (link->down) continue;
         while (i < taken->count && taken->instance[i] != link->peer.instance) i++;
+        if (i == PL_LINKS_MAX) continue; /* links that drain, or are refused, aren't limited */
         if (i == taken->count) {
             taken->instance[i] = link->peer.instance;
             taken->left[i] = link->draining || link->refused ? 0 : link->peer.concurrency;
@@ -383,21 +389,33 @@ static bool may_expand(struct plait_client *client, const struct pl_link *link)
 {
     if (client->connecting || client->link_count >= PL_LINKS_MAX || client->target->framing != PL_FRAMING_PLAIT)
         return false;
+    uint64_t now = pl_ticks();
+    if (now - client->expanded < client->expand_pause) return false;
     struct taken taken;
     note_taken(client, &taken);
     for (unsigned i = 0; i < taken.count; i++)
         if (taken.instance[i] == link->peer.instance && taken.left[i] > 0) return true;
     if (client->target->scheme != PL_SCHEME_NAME) return false;
-    uint64_t now = pl_ticks();
     if (now - client->looked < pl_ticks_of_ns(LOOK_AGAIN_NS)) return false;
     client->looked = now;
     return pl_lookup_stamp(client->peer) != client->stamp;
 }
 
+/* What we have will do otherwise. Whoever has no connection to spare (it is out of descriptors, say) would cost each
+ * call the time of a try: the tries grow rare. That there is nobody else (-ENOENT) is known at once. */
 static void expand(struct plait_client *client)
 {
     struct pl_deadline soon = { .timeout_ms = EXPAND_MS };
-    (void)connect_one(client, &soon, PATIENCE_NONE); /* what we have will do otherwise */
+    int r = connect_one(client, &soon, PATIENCE_NONE);
+    uint64_t least = pl_ticks_of_ns(EXPAND_PAUSE_LEAST_NS), most = pl_ticks_of_ns(EXPAND_PAUSE_MOST_NS);
+    if (r == 0) {
+        client->expand_pause = 0;
+    } else if (r != -ENOENT) {
+        client->expanded = pl_ticks();
+        client->expand_pause = client->expand_pause == 0         ? least
+                               : client->expand_pause > most / 2 ? most
+                                                                 : client->expand_pause * 2;
+    }
 }
 
 bool pl_link_lives(const struct plait_client *client, const struct pl_link *link)

@@ -127,6 +127,8 @@ struct plait_client {
     _Atomic uint32_t connects; /* counts ends of connecting: a futex */
     uint64_t peeked;           /* ticks at the last look at epoll between two busy rounds */
     uint64_t looked;           /* ticks at the last look for more instances */
+    uint64_t expanded;         /* ticks at the last connection that was to be a further one and failed; */
+    uint64_t expand_pause;     /* ticks until the next try after it */
     uint64_t stamp;
 
     struct pl_call **chunks;

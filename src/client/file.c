@@ -70,7 +70,7 @@ static plait_reply *make_reply(struct pl_message *message)
 }
 
 /* What a failing status says: the errno; the text is the body. */
-static int failure(const plait_reply *reply, char *text, size_t size)
+__attribute__((cold)) static int failure(const plait_reply *reply, char *text, size_t size)
 {
     int error = pl_status_errno(reply->status);
     if (error == 0) error = -EREMOTEIO;
@@ -124,7 +124,7 @@ static void take_reply(struct pl_link *link, struct pl_message *message)
 
 /* ---- receiving ---- */
 
-static int take_goaway(struct pl_link *link, const struct pl_message *message)
+__attribute__((cold)) static int take_goaway(struct pl_link *link, const struct pl_message *message)
 {
     if (message->size != 8) return pl_error(-EPROTO, "a GOAWAY of %zu bytes", message->size);
     link->draining = true;
@@ -215,7 +215,7 @@ bool pl_client_pump(struct plait_client *client)
 
 /* What a supervised worker died of; its supervisor knows a little after the kernel has closed its sockets. 0: nobody
  * supervises it, or nobody says. */
-static uint64_t cause_of_death(const struct pl_link *link)
+__attribute__((cold)) static uint64_t cause_of_death(const struct pl_link *link)
 {
     const struct pl_load_page *load = link->peer.load;
     if (load == NULL || load->worker == 0) return 0;
@@ -225,7 +225,7 @@ static uint64_t cause_of_death(const struct pl_link *link)
     return death;
 }
 
-static void tell_worker(const struct pl_link *link, char *text, size_t size)
+__attribute__((cold)) static void tell_worker(const struct pl_link *link, char *text, size_t size)
 {
     char how[64] = "or closed the connection";
     uint64_t death = cause_of_death(link);
@@ -234,7 +234,7 @@ static void tell_worker(const struct pl_link *link, char *text, size_t size)
              link->peer.pid, death ? ": " : " ", how);
 }
 
-static const char *who_died(const struct pl_link *link, char *text, size_t size, int error)
+__attribute__((cold)) static const char *who_died(const struct pl_link *link, char *text, size_t size, int error)
 {
     const struct plait_client *client = link->client;
     if (error == -ETIMEDOUT || error == -ECANCELED) {
@@ -259,7 +259,7 @@ void pl_link_refused(struct pl_link *link)
     pl_client_kick(link->client);
 }
 
-void pl_link_down(struct pl_link *link, int error)
+__attribute__((cold)) void pl_link_down(struct pl_link *link, int error)
 {
     struct plait_client *client = link->client;
     char text[1600], why[1500];
@@ -301,7 +301,7 @@ void pl_client_reap(struct plait_client *client)
     }
 }
 
-void pl_client_expire(struct plait_client *client)
+__attribute__((cold)) void pl_client_expire(struct plait_client *client)
 {
     uint64_t now = pl_clock_ns(), next = PL_NEVER;
     if (client->async_count == 0 || now < client->next_deadline) return;

@@ -389,3 +389,77 @@ TEST(a_child_is_told_and_its_parent_goes_on)
     plait_client_close(client);
     close_stage(&stage);
 }
+
+/* ---- further connections ---- */
+
+enum { DRAINING = PL_LINKS_MAX + 4 };
+
+/* Each call is taken by another instance, which then takes no more. */
+static void drain_one_after_the_other(struct stage *stage)
+{
+    struct actor actors[DRAINING];
+    uint64_t calls[DRAINING];
+    for (int i = 0; i < DRAINING; i++) {
+        stage->instance++;
+        accept_client(stage, &actors[i]);
+        calls[i] = hear_call(&actors[i]).call;
+        go_away(&actors[i], 1);
+    }
+    for (int i = 0; i < DRAINING; i++) reply(&actors[i], calls[i], "done");
+    for (int i = 0; i < DRAINING; i++) echo_until_the_end(&actors[i]);
+    for (int i = 0; i < DRAINING; i++) leave(&actors[i]);
+}
+
+static unsigned draining(plait_client *client)
+{
+    unsigned count = 0;
+    pl_list_each(item, &client->links) count += pl_container_of(item, struct pl_link, link)->draining;
+    return count;
+}
+
+TEST(more_instances_than_a_client_has_links_for_may_drain_at_once)
+{
+    struct stage stage;
+    struct told told = { 0 };
+    open_stage(&stage, "", true, drain_one_after_the_other, NULL);
+    plait_client *client = open_client(&stage);
+    for (unsigned i = 1; i <= DRAINING; i++) {
+        begin(client, "done", PATIENCE_MS, &told);
+        uint64_t deadline = pl_clock_deadline(PATIENCE_MS, 0);
+        while (i < DRAINING && draining(client) < i) {
+            CHECK(plait_client_dispatch(client, 10) >= 0);
+            CHECK(pl_clock_ns() < deadline);
+        }
+    }
+    dispatch_until(client, &told, DRAINING);
+    CHECK_INT(told.result, 0);
+    plait_client_close(client);
+    close_stage(&stage);
+}
+
+/* It says that it could serve more connections, and has none to spare. */
+static void be_deaf_to_a_second(struct stage *stage)
+{
+    struct actor actor;
+    stage->concurrency = 4;
+    accept_client(stage, &actor);
+    echo_until_the_end(&actor);
+    leave(&actor);
+}
+
+TEST(a_further_connection_that_fails_is_not_tried_with_each_call)
+{
+    enum { CALLS = 40 };
+    struct stage stage;
+    struct told told = { 0 };
+    open_stage(&stage, "", true, be_deaf_to_a_second, NULL);
+    plait_client *client = open_client(&stage);
+    for (int i = 0; i < CALLS; i++) begin(client, "much", PATIENCE_MS, &told);
+    dispatch_until(client, &told, CALLS);
+    int tries = 0, fd;
+    struct pl_address peer;
+    for (; pl_socket_accept(stage.listener, &fd, &peer) == 0; tries++) close(fd);
+    CHECK(tries > 0 && tries < 6); /* each pause is twice the one before: the sixth try comes after 3 s */
+    plait_client_close(client);
+    close_stage(&stage);
+}

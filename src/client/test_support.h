@@ -31,6 +31,8 @@ struct stage {
     pthread_t thread;
     void (*play)(struct stage *stage);
     void *context;
+    uint64_t instance; /* as the hello says them */
+    uint32_t concurrency;
 };
 
 /* The server's end of one connection: a transport (plait) or a bare socket. */
@@ -51,7 +53,7 @@ __attribute__((unused)) static void open_stage(struct stage *stage, const char *
 {
     struct pl_url url;
     char text[1200];
-    *stage = (struct stage){ .shm = shm, .play = play, .context = context };
+    *stage = (struct stage){ .shm = shm, .play = play, .context = context, .instance = 4711, .concurrency = 1 };
     snprintf(stage->url, sizeof(stage->url), "unix://%s/stage%s", test_directory(), options);
     CHECK_INT(pl_url_parse(&url, stage->url), 0);
     CHECK_INT(pl_socket_listen(&url, &stage->listener, text, sizeof(text)), 0);
@@ -84,10 +86,10 @@ __attribute__((unused)) static void accept_client(struct stage *stage, struct ac
     static const uint8_t table[] = { 4, 'e', 'c', 'h', 'o' };
     struct pl_greeting greeting = { .size = 0 };
     struct pl_hello_client hello;
-    struct pl_terms terms = { .instance = 4711,
+    struct pl_terms terms = { .instance = stage->instance,
                               .max_message = PLAIT_MESSAGE_MAX,
                               .outstanding = 1000,
-                              .concurrency = 1,
+                              .concurrency = stage->concurrency,
                               .methods = table,
                               .methods_size = sizeof(table),
                               .method_count = 1,

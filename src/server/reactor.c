@@ -53,7 +53,7 @@ void pl_reactor_knock(struct pl_reactor *reactor, struct pl_session *session)
     if (first) pl_wake_up(&reactor->wake);
 }
 
-static void on_stall_timer(struct pl_timer *timer)
+__attribute__((cold)) static void on_stall_timer(struct pl_timer *timer)
 {
     struct pl_reactor *reactor = pl_container_of(timer, struct pl_reactor, stall_timer);
     uint64_t now = pl_clock_ns();
@@ -68,7 +68,8 @@ static void on_grace_over(struct pl_timer *timer)
     pl_list_each(item, &reactor->sessions) pl_session_end(pl_container_of(item, struct pl_session, link));
 }
 
-int pl_reactor_init(struct pl_reactor *reactor, struct plait_server *server, unsigned index, int64_t spin_us)
+__attribute__((cold)) int pl_reactor_init(struct pl_reactor *reactor, struct plait_server *server, unsigned index,
+                                          int64_t spin_us)
 {
     reactor->server = server;
     reactor->index = index;
@@ -92,7 +93,7 @@ static void let_go_of_ended(struct pl_reactor *reactor)
         pl_session_unref(pl_container_of(item, struct pl_session, link));
 }
 
-void pl_reactor_deinit(struct pl_reactor *reactor)
+__attribute__((cold)) void pl_reactor_deinit(struct pl_reactor *reactor)
 {
     struct pl_list *item;
     if (reactor->server == NULL) return;
@@ -108,6 +109,12 @@ void pl_reactor_deinit(struct pl_reactor *reactor)
     pl_wake_deinit(&reactor->wake, &reactor->loop);
     pl_loop_deinit(&reactor->loop);
     pthread_mutex_destroy(&reactor->inbox_lock);
+}
+
+static void set_now(struct pl_reactor *reactor)
+{
+    reactor->now = pl_ticks();
+    reactor->now_handled = reactor->handled;
 }
 
 static bool serve_awake(struct pl_reactor *reactor)
@@ -192,13 +199,14 @@ static int wait_for_work(struct pl_reactor *reactor, uint64_t deadline_ns)
         found = reactor->awake_count > 0; /* something came while its sleep was announced */
     }
     if (found) {
-        reactor->now = pl_ticks();
+        set_now(reactor);
         pl_spin_end(&reactor->spin, reactor->now, PL_SPIN_AWAKE);
         return 0;
     }
     /* What epoll told while we spun (a stop, the last session's end) is judged at the start of a round. */
     int r = pl_loop_wait(&reactor->loop, reactor->told ? 0 : deadline_ns);
-    reactor->looked = reactor->now = pl_ticks();
+    set_now(reactor);
+    reactor->looked = reactor->now;
     pl_spin_end(&reactor->spin, reactor->looked, r > 0 ? PL_SPIN_SLEPT : PL_SPIN_OTHER);
     pl_loop_run_ready(&reactor->loop);
     return r < 0 ? r : 0;
@@ -209,7 +217,7 @@ void pl_reactor_rest(struct pl_reactor *reactor)
     pl_list_each(item, &reactor->awake)(void) pl_session_rest(pl_container_of(item, struct pl_session, awake));
 }
 
-static void begin_drain(struct pl_reactor *reactor)
+__attribute__((cold)) static void begin_drain(struct pl_reactor *reactor)
 {
     struct plait_server *server = reactor->server;
     int64_t grace = atomic_load_explicit(&server->grace, memory_order_relaxed); /* ordered by A_STOP1 */
@@ -248,7 +256,7 @@ static int round_of(struct pl_reactor *reactor, uint64_t deadline_ns)
         }
     }
     if (serve_awake(reactor)) {
-        reactor->now = pl_ticks();
+        set_now(reactor);
         if (reactor->now - reactor->looked > pl_ticks_of_ns(LOOK_NS)) look(reactor);
         return 0;
     }

@@ -33,7 +33,7 @@ static void unlock_send(struct pl_session *session, bool locked)
     if (locked) pthread_mutex_unlock(&session->send_lock);
 }
 
-static int park(struct pl_session *session, const struct pl_frame *frame, const void *body)
+__attribute__((cold)) static int park(struct pl_session *session, const struct pl_frame *frame, const void *body)
 {
     struct parked *parked = malloc(sizeof(*parked) + frame->size);
     if (parked == NULL) {
@@ -64,7 +64,7 @@ int pl_session_send(struct pl_session *session, const struct pl_frame *frame, co
     return r < 0 ? r : 0;
 }
 
-int pl_session_flush_parked(struct pl_session *session)
+__attribute__((cold)) int pl_session_flush_parked(struct pl_session *session)
 {
     struct pl_transport *transport = session->connection.transport;
     bool locked = lock_send(session);
@@ -247,7 +247,7 @@ int plait_request_fail(plait_request *request, uint32_t status, const char *form
 
 /* ---- the handler ---- */
 
-void pl_request_refuse(struct pl_session *session, const struct pl_frame *frame, uint32_t status)
+__attribute__((cold)) void pl_request_refuse(struct pl_session *session, const struct pl_frame *frame, uint32_t status)
 {
     struct plait_request request = { .session = session, .server = session->server, .message = { .frame = *frame } };
     const char *text = pl_status_text(status);
@@ -292,7 +292,7 @@ void pl_request_run(struct pl_session *session, struct pl_message *message, uint
         .session = session,
         .server = session->server,
         .message = *message,
-        .arrived = session->batch_ticks,
+        .arrived = session->seen,
         .one_way = message->frame.kind == PL_FRAME_SEND,
     };
     const struct pl_method *method = request.method = find_method(&request, name);
@@ -323,7 +323,7 @@ void pl_request_run(struct pl_session *session, struct pl_message *message, uint
     }
 }
 
-void pl_request_cancel(struct pl_session *session, uint64_t call)
+__attribute__((cold)) void pl_request_cancel(struct pl_session *session, uint64_t call)
 {
     bool locked = lock_send(session);
     pl_list_each(item, &session->deferred)
@@ -440,7 +440,7 @@ int64_t plait_request_time_left(const plait_request *request)
     return left > 0 ? left : 0;
 }
 
-int plait_request_cancelled(const plait_request *request)
+__attribute__((cold)) int plait_request_cancelled(const plait_request *request)
 {
     struct pl_session *session = request->session;
     if (plait_request_time_left(request) == 0) return 1;

@@ -78,9 +78,10 @@ struct pl_reactor {
     unsigned awake_count;
     struct pl_timer stall_timer;
     struct pl_timer grace_timer;
-    uint64_t looked;  /* ticks at the last look at epoll */
-    uint64_t now;     /* ticks at the start of this round's work */
-    uint64_t handled; /* requests */
+    uint64_t looked;      /* ticks at the last look at epoll */
+    uint64_t now;         /* ticks when this round began, or when its last handler ended and somebody asked */
+    uint64_t now_handled; /* `handled` at that time */
+    uint64_t handled;     /* requests */
     bool draining, over;
     bool told; /* epoll told something since this wait began */
     pthread_mutex_t inbox_lock;
@@ -171,7 +172,8 @@ struct pl_session {
     uint64_t reply_limit;  /* the client's */
     uint64_t admitted;     /* inbound bytes of the message being received */
     uint64_t stall_moved, stall_since;
-    uint64_t batch_ticks;
+    uint64_t seen;    /* ticks when the message at hand was seen first */
+    uint64_t emptied; /* ticks when nothing was there last: what comes next came after that */
 
     pthread_mutex_t send_lock;
     _Atomic uint32_t deferred_count;

@@ -34,8 +34,9 @@ static bool admit(void *owner, uint64_t size)
     return false;
 }
 
-struct pl_session *pl_session_new(struct plait_server *server, struct pl_transport *transport,
-                                  const struct pl_listener *listener, pid_t pid, uid_t uid, const char *address)
+__attribute__((cold)) struct pl_session *pl_session_new(struct plait_server *server, struct pl_transport *transport,
+                                                        const struct pl_listener *listener, pid_t pid, uid_t uid,
+                                                        const char *address)
 {
     struct pl_session *session = calloc(1, sizeof(*session));
     if (session == NULL) {
@@ -43,6 +44,7 @@ struct pl_session *pl_session_new(struct plait_server *server, struct pl_transpo
         return NULL;
     }
     session->server = server;
+    session->emptied = pl_ticks();
     session->fork_mark.generation = server->fork_hook.generation; /* its link belongs to fork.c's lock */
     session->connection.transport = transport;
     session->connection.process.fd = -1; /* until it is opened in its reactor, if it ever is */
@@ -119,7 +121,7 @@ static void join_awake(struct pl_session *session)
     session->reactor->awake_count++;
 }
 
-void pl_session_end(struct pl_session *session)
+__attribute__((cold)) void pl_session_end(struct pl_session *session)
 {
     struct plait_server *server = session->server;
     if (session->dead) return;
@@ -148,7 +150,7 @@ void pl_session_end(struct pl_session *session)
 }
 
 /* The protocol was broken, or the connection failed: say so where somebody looks. */
-static void fail(struct pl_session *session, int error)
+__attribute__((cold)) static void fail(struct pl_session *session, int error)
 {
     if (error == -EPROTO || error == -EMSGSIZE) {
         pl_count(&session->counters->protocol_errors, 1);
@@ -223,7 +225,7 @@ static bool ends_for_lost_answer(struct pl_session *session)
     return true;
 }
 
-void pl_session_adopt(struct pl_session *session)
+__attribute__((cold)) void pl_session_adopt(struct pl_session *session)
 {
     struct pl_reactor *reactor = session->reactor;
     if (session->dead) return;
@@ -287,7 +289,7 @@ static void on_event(struct pl_connection *connection)
 /* ---- receiving ---- */
 
 /* The peer sends no more. Shared memory: it is dead, nobody waits for what is deferred. */
-static void input_over(struct pl_session *session)
+__attribute__((cold)) static void input_over(struct pl_session *session)
 {
     session->input_over = true;
     leave_awake(session);
@@ -295,11 +297,27 @@ static void input_over(struct pl_session *session)
     if (session->connection.transport->bell >= 0 || finished(session)) pl_session_end(session);
 }
 
-static bool may_be_late(struct pl_session *session, const struct pl_message *message, uint64_t now)
+/* Reads the counter only if a handler ran since it was read last. */
+static uint64_t ticks_now(struct pl_reactor *reactor)
 {
-    if (message->frame.time_left == 0 || session->connection.transport->bell < 0) return false;
-    uint64_t waited = now - session->batch_ticks;
-    return waited > pl_ticks_of_ns(10000) * message->frame.time_left;
+    if (reactor->now_handled != reactor->handled) {
+        reactor->now = pl_ticks();
+        reactor->now_handled = reactor->handled;
+    }
+    return reactor->now;
+}
+
+/* Whether the caller's time was over before we came to its call. A message says how much time it has left, not when
+ * it left: since we saw it that time has surely passed. How long it lay there unseen, while this thread was busy
+ * elsewhere, isn't known; but a caller who gave up in that time said so behind it. */
+static bool is_late(struct pl_session *session, const struct pl_message *message)
+{
+    struct pl_transport *transport = session->connection.transport;
+    if (message->frame.time_left == 0) return false;
+    uint64_t left = pl_ticks_of_ns(10000) * message->frame.time_left;
+    if (ticks_now(session->reactor) - session->seen > left) return true;
+    return session->seen - session->emptied > left &&
+           transport->ops->cancelled(transport, message->lent, message->frame.call);
 }
 
 static void take(struct pl_session *session, struct pl_message *message)
@@ -313,8 +331,7 @@ static void take(struct pl_session *session, struct pl_message *message)
     }
     session->taken++;
     bool gone = transport->hung_up && transport->bell >= 0;
-    uint64_t now = pl_ticks();
-    if (call && (gone || may_be_late(session, message, now))) {
+    if (call && (gone || is_late(session, message))) {
         /* Its time was over before it ran, or nobody is there to be answered. */
         pl_count(&session->counters->dropped, 1);
         if (!gone) pl_request_refuse(session, frame, PL_STATUS_TOO_LATE);
@@ -322,7 +339,7 @@ static void take(struct pl_session *session, struct pl_message *message)
     }
     pl_transport_shm_taken(transport, session->taken);
     pl_crash_check();
-    pl_request_run(session, message, now);
+    pl_request_run(session, message, ticks_now(session->reactor));
     session->reactor->handled++;
 }
 
@@ -360,7 +377,7 @@ static void note_stall(struct pl_session *session)
                            session->stall_since + (uint64_t)PL_STALL_MS * 1000000);
 }
 
-void pl_session_check_stall(struct pl_session *session, uint64_t now_ns)
+__attribute__((cold)) void pl_session_check_stall(struct pl_session *session, uint64_t now_ns)
 {
     struct pl_transport *transport = session->connection.transport;
     if (pl_transport_moved(transport) != session->stall_moved ||
@@ -379,12 +396,13 @@ bool pl_session_serve(struct pl_session *session)
 {
     struct pl_transport *transport = session->connection.transport;
     bool received = false, looked = false;
-    session->batch_ticks = session->reactor->now;
     for (int i = 0; i < PL_BATCH && !session->paused; i++) {
         if (__builtin_expect(lost_answer(session), 0)) break; /* its knock ends it */
         struct pl_message message;
         int r = transport->ops->receive(transport, &message);
         if (r == PL_TRANSPORT_EMPTY) {
+            /* Of a socket epoll tells; without a word from it nobody looks. */
+            session->emptied = transport->bell < 0 ? session->reactor->looked : ticks_now(session->reactor);
             if (transport->hung_up && transport->bell < 0 && !looked) {
                 /* A stream takes a short read for the last one: once more, since no event will say so. */
                 looked = true;
@@ -406,6 +424,7 @@ bool pl_session_serve(struct pl_session *session)
         }
         if (r == 0) {
             received = true;
+            if (message.fresh) session->seen = ticks_now(session->reactor);
             r = handle(session, &message);
             pl_message_release(transport, &message);
         }
@@ -439,7 +458,7 @@ bool pl_session_rest(struct pl_session *session)
     return true;
 }
 
-void pl_session_drain(struct pl_session *session)
+__attribute__((cold)) void pl_session_drain(struct pl_session *session)
 {
     if (session->drained || session->dead) return;
     session->drained = true;

@@ -70,6 +70,7 @@ static ssize_t receive_once(struct pl_stream *stream, void *memory, size_t room)
     }
     if (n < 0) return n == -EPROTO ? n : pl_error((int)n, "receive: %s", pl_error_word((int)n));
     if (n == 0) stream->eof = true;
+    stream->came += (uint64_t)n;
     count_moved(stream, n);
     /* With descriptors a recvmsg may end early at the message that carries them. */
     if ((size_t)n < room && !stream->with_fds) stream->readable = false;

@@ -22,6 +22,7 @@ struct pl_stream {
     int fd;
     bool readable, eof;
     _Atomic uint64_t moved; /* bytes read and written, by a thread each */
+    uint64_t came;          /* of those, read */
     bool with_fds;          /* descriptors ride on the bytes */
     int fds[PL_FDS_MAX];
     size_t fd_count;

@@ -37,6 +37,7 @@ struct pl_message {
     size_t size;
     size_t lent;
     uint8_t *owned;
+    bool fresh;        /* none of it was there at the receive before; else it has waited since then at least */
     uint64_t admitted; /* what `admit` was asked for and said yes to: the owner takes it back */
     struct pl_segment_view view;
 };
@@ -125,6 +126,7 @@ static inline void pl_message_lend(struct pl_message *message, const struct pl_f
     message->size = frame->size;
     message->lent = PL_FRAME_HEAD + frame->size;
     message->owned = NULL;
+    message->fresh = true;
     message->admitted = 0;
     message->view.map = NULL;
 }

@@ -80,6 +80,7 @@ static void fill_message(struct idless_transport *t, const uint8_t *data, const 
         .body = data + found->offset,
         .size = found->size,
         .lent = found->consumed,
+        .fresh = true,
         .admitted = t->admitted ? t->on.base.max_message : 0,
     };
     t->admitted = false;

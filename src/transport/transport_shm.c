@@ -30,6 +30,7 @@ struct shm_transport {
     int side;
     int bell_out;
     uint32_t own_cpu; /* as last published */
+    uint64_t seen;    /* the peer's tail at the last receive that gave a message */
     struct pl_stream control;
 
     struct pl_segment_pool *pool; /* made with the first large body sent */
@@ -303,7 +304,10 @@ static int receive_on_socket(struct shm_transport *t, struct pl_message *ret_mes
 
 static int receive_awaited(struct shm_transport *t, struct pl_message *ret_message)
 {
-    return t->awaited == ANNOUNCEMENT ? receive_in_segment(t, ret_message) : receive_on_socket(t, ret_message);
+    int r = t->awaited == ANNOUNCEMENT ? receive_in_segment(t, ret_message) : receive_on_socket(t, ret_message);
+    t->base.partial = r == PL_TRANSPORT_EMPTY;
+    if (r == PL_TRANSPORT_OK) ret_message->fresh = true;
+    return r;
 }
 
 /* The frame in the ring says that its body lies elsewhere. */
@@ -340,11 +344,7 @@ static int found_empty(struct shm_transport *t)
 static int shm_receive(struct pl_transport *transport, struct pl_message *ret_message)
 {
     struct shm_transport *t = of(transport);
-    if (__builtin_expect(t->awaited != NOTHING, 0)) {
-        int r = receive_awaited(t, ret_message);
-        transport->partial = r == PL_TRANSPORT_EMPTY;
-        return r;
-    }
+    if (__builtin_expect(t->awaited != NOTHING, 0)) return receive_awaited(t, ret_message);
     for (;;) {
         const uint8_t *data = NULL;
         uint8_t head[PL_FRAME_HEAD];
@@ -368,11 +368,11 @@ static int shm_receive(struct pl_transport *transport, struct pl_message *ret_me
         }
         if (__builtin_expect(frame.flags & (PL_FRAME_IN_SEGMENT | PL_FRAME_ON_SOCKET), 0)) {
             r = begin_large(t, &frame, data + PL_FRAME_HEAD);
-            if (r == 0) r = receive_awaited(t, ret_message);
-            transport->partial = r == PL_TRANSPORT_EMPTY;
-            return r;
+            return r == 0 ? receive_awaited(t, ret_message) : r;
         }
         pl_message_lend(ret_message, &frame, data);
+        ret_message->fresh = t->in.tail != t->seen;
+        t->seen = t->in.tail;
         return PL_TRANSPORT_OK;
     }
 }

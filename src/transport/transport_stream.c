@@ -14,6 +14,7 @@ struct stream_transport {
     uint8_t *body;
     size_t filled;
     uint64_t skip; /* payload of an ignorable frame still to come */
+    uint64_t seen; /* bytes that had come at the last receive that gave a small message */
 };
 
 static struct stream_transport *of(struct pl_transport *transport)
@@ -46,6 +47,7 @@ static int continue_body(struct stream_transport *t, struct pl_message *ret_mess
                                         .body = t->body,
                                         .size = t->frame.size,
                                         .owned = t->body,
+                                        .fresh = true,
                                         .admitted = t->frame.size > PL_ADMIT_ABOVE ? t->frame.size : 0 };
     t->body = NULL;
     return PL_TRANSPORT_OK;
@@ -112,6 +114,8 @@ static int stream_receive(struct pl_transport *transport, struct pl_message *ret
             return pl_socket_outcome(r);
         }
         pl_message_lend(ret_message, &frame, data);
+        ret_message->fresh = t->on.stream.came != t->seen;
+        t->seen = t->on.stream.came;
         return PL_TRANSPORT_OK;
     }
 }
@@ -140,7 +144,10 @@ static bool stream_cancelled(struct pl_transport *transport, size_t lent, uint64
     /* The message at hand lies in this buffer: only what fits behind it may be read. */
     if (pl_buffer_room(&stream->in) > 0 && !stream->eof && stream->in.memory != NULL) {
         ssize_t n = recv(stream->fd, pl_buffer_tail(&stream->in), pl_buffer_room(&stream->in), MSG_DONTWAIT);
-        if (n > 0) stream->in.end += (size_t)n;
+        if (n > 0) {
+            stream->in.end += (size_t)n;
+            stream->came += (size_t)n;
+        }
     }
     if (pl_stream_peek(stream, 0, &data, &size) != PL_STREAM_OK || size < lent) return false;
     return pl_transport_find_cancel(data + lent, size - lent, 1, call);

@@ -59,7 +59,7 @@ class Refusing(Case):
             holder.listen()
             port = holder.getsockname()[1]
             result = self.plait("serve", "x", "--echo", "--listen", f"tcp://127.0.0.1:{port}")
-            self.check_error(result, FAILED, str(port), "in use")
+            self.check_error(result, FAILED, f"port {port} is held by process {os.getpid()} (python3", "in use")
 
     def test_an_unknown_user_in_allow_is_told(self):
         self.check_error(self.plait("serve", "x", "--echo", "--allow", "no-such-user-here"), USAGE, "no-such-user-here")

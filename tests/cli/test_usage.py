@@ -70,6 +70,9 @@ class Options(Case):
                           ["call-nobody", "data", "--timeout", "50"]):
             result = self.plait("call", *arguments)
             self.assertEqual(result.status, 3, result.err)
+        self.assertEqual(self.plait("--timeout", "50ms", "call", "call-nobody").status, 3)
+        self.assertEqual(self.plait("--json", "--timeout=50ms", "call", "call-nobody", "--", "ls").status, 3)
+        self.check_error(self.plait("--json", "--", "ls"), USAGE, "no such verb")
 
     def test_an_option_without_its_value_is_told(self):
         self.check_error(self.plait("call", "x", "--timeout"), USAGE, "--timeout", "value")

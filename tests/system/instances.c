@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -93,6 +94,62 @@ TEST(many_clients_spread_over_the_instances)
     }
     for (int i = 0; i < CLIENTS; i++) plait_client_close(clients[i]);
     for (int i = 0; i < 3; i++) end_server(&servers[i]);
+    board_free(board);
+}
+
+/* An instance of the name that speaks another major version of the protocol, until it is killed. */
+static pid_t start_another_version(void)
+{
+    int ready[2];
+    char byte;
+    CHECK_INT(pipe(ready), 0);
+    pid_t pid = fork();
+    CHECK(pid >= 0);
+    if (pid == 0) {
+        plait_server *server = NULL;
+        int listener = -1, on = 0;
+        CHECK_INT(plait_server_open(&server, "many", NULL), 0);
+        for (int fd = 3; fd < 100 && listener < 0; fd++) {
+            socklen_t size = sizeof(on);
+            if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &on, &size) == 0 && on) listener = fd;
+        }
+        CHECK(listener >= 0);
+        CHECK_INT(write(ready[1], "r", 1), 1);
+        for (;;) {
+            uint8_t answer[64] = { 'P', 'L', 'A', 'S', 99 }, hello[132];
+            int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+            if (fd < 0) {
+                pause_ms(1);
+                continue;
+            }
+            (void)!recv(fd, hello, sizeof(hello), 0);
+            (void)!send(fd, answer, sizeof(answer), MSG_NOSIGNAL);
+            close(fd);
+        }
+    }
+    CHECK_INT(read(ready[0], &byte, 1), 1);
+    close(ready[0]);
+    close(ready[1]);
+    return pid;
+}
+
+TEST(an_instance_of_another_version_hides_none_that_can_be_talked_to)
+{
+    struct board *board = board_new();
+    plait_client_options options = PLAIT_CLIENT_OPTIONS_INIT;
+    plait_client *client = NULL;
+    options.connect_timeout = 2000;
+    pid_t stranger = start_another_version();
+    CHECK_INT(plait_client_open(&client, "many", &options), -EPROTO);
+    CHECK_CONTAINS(plait_error_text(), "99");
+    struct started server = serve(board, &one);
+    for (int i = 0; i < 12; i++) { /* the start among the instances is random */
+        client = open_client("many", NULL);
+        CHECK_INT(checked_call(board, client, 8, 0, 0), 0);
+        plait_client_close(client);
+    }
+    end_server(&server);
+    kill_process(stranger);
     board_free(board);
 }
 
