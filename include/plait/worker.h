@@ -8,6 +8,11 @@
 extern "C" {
 #endif
 
+/* As in service.h, whichever comes first. */
+typedef struct plait_server plait_server;
+typedef struct plait_request plait_request;
+typedef void plait_handler(plait_request *request, void *context);
+
 /* ---- processes ----------------------------------------------------------------------
  *
  * With plait_server_options.processes = N, plait_server_run() makes its caller a supervisor: it

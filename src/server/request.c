@@ -146,6 +146,13 @@ void pl_server_give_inbound_back(struct plait_server *server, uint64_t bytes)
     for (unsigned i = 0; i < server->thread_count; i++) pl_wake_up(&server->reactors[i].wake);
 }
 
+static void free_deferred(struct plait_request *request)
+{
+    pl_message_release(NULL, &request->message); /* nothing is lent by a transport any more */
+    pl_session_unref(request->session);
+    free(request);
+}
+
 /* From any thread. Frees REQUEST. */
 static int answer_deferred(struct plait_request *request, uint32_t status, plait_encoding encoding, const void *data,
                            size_t size)
@@ -162,15 +169,12 @@ static int answer_deferred(struct plait_request *request, uint32_t status, plait
         pl_load_defer(session->server->load, -1);
         pl_count(&session->counters->outstanding, (uint64_t)-1);
     }
-    if (request->over) *request->over = true;
     bool dead = session->dead;
     atomic_fetch_sub(&session->deferred_count, 1); /* R_DEF1: pairs with A_DEF1 in lock_send; F_DEF1 against F_DEF2 */
     if (!dead && (session->idless || atomic_load(&session->waits))) /* F_DEF1: seq_cst against F_DEF2 in session.c */
         pl_reactor_knock(session->reactor, session);
     pthread_mutex_unlock(&session->send_lock);
-    pl_message_release(NULL, &request->message); /* nothing is lent by a transport any more */
-    pl_session_unref(session);
-    free(request);
+    if (!request->pooled) free_deferred(request);
     return r;
 }
 
@@ -338,19 +342,14 @@ __attribute__((cold)) void pl_request_cancel(struct pl_session *session, uint64_
 int plait_request_defer(plait_request *request, plait_request **ret_deferred)
 {
     struct pl_session *session = request->session;
-    if (request->over) { /* a pool's thread lets go of what it took */
-        *request->over = true;
-        request->over = NULL;
-        *ret_deferred = request;
-        return 0;
-    }
-    if (request->deferred) return pl_error(-EALREADY, "this request is deferred already");
+    if (request->deferred && !request->pooled) return pl_error(-EALREADY, "this request is deferred already");
     if (request->answered) return pl_error(-EALREADY, "this request is answered already");
     size_t name_size = strlen(request->method_name) + 1;
     struct plait_request *kept = malloc(sizeof(*kept) + name_size);
     if (kept == NULL) return pl_error(-ENOMEM, "no memory to defer a request");
     *kept = *request;
     kept->deferred = true;
+    kept->pooled = false;
     kept->method_name = memcpy(kept + 1, request->method_name, name_size);
     if (kept->message.lent) {
         uint8_t *body = malloc(request->message.size + 1);
@@ -365,17 +364,23 @@ int plait_request_defer(plait_request *request, plait_request **ret_deferred)
         request->message.owned = NULL;
         request->message.view.map = NULL;
     }
-    kept->admitted = request->message.admitted;
+    kept->admitted += request->message.admitted;
     request->message.admitted = 0;
     request->deferred = request->answered = true; /* by the deferred one alone from now on */
 
     atomic_fetch_add_explicit(&session->references, 1, memory_order_relaxed); /* relaxed: we hold one already */
     pthread_mutex_lock(&session->send_lock);
     pl_list_append(&session->deferred, &kept->link);
-    pl_count(&session->counters->outstanding, 1);
-    atomic_fetch_add(&session->deferred_count, 1); /* F_DEF2: only this thread counts up */
+    if (request->pooled) { /* it takes the other's place */
+        pl_list_remove(&request->link);
+        /* relaxed: a hint, and the lock is held */
+        if (atomic_load_explicit(&request->cancelled, memory_order_relaxed)) atomic_init(&kept->cancelled, true);
+    } else {
+        pl_count(&session->counters->outstanding, 1);
+        atomic_fetch_add(&session->deferred_count, 1); /* F_DEF2: only this thread counts up */
+        pl_load_defer(session->server->load, 1);
+    }
     pthread_mutex_unlock(&session->send_lock);
-    pl_load_defer(session->server->load, 1);
     *ret_deferred = kept;
     return 0;
 }
@@ -393,20 +398,17 @@ void pl_request_busy(struct plait_request *request, const char *text)
 
 void pl_request_run_deferred(struct plait_request *request, plait_handler *handler, void *context)
 {
-    bool over = false;
     struct pl_context before = pl_context;
     if (plait_request_cancelled(request)) {
         pl_request_refuse_deferred(request, PL_STATUS_TOO_LATE);
         return;
     }
-    request->over = &over;
+    request->pooled = true;
     pl_context = (struct pl_context){ .trace = request->message.frame.trace };
     handler(request, context);
     pl_context = before;
-    if (!over) {
-        request->over = NULL;
-        pl_request_refuse_deferred(request, PL_STATUS_NO_REPLY);
-    }
+    if (!request->answered) pl_request_refuse_deferred(request, PL_STATUS_NO_REPLY);
+    free_deferred(request);
 }
 
 /* ---- what a handler asks ---- */

@@ -198,7 +198,7 @@ struct plait_request {
     const char *method_name;
     struct pl_message message;
     uint64_t arrived; /* ticks */
-    bool *over;       /* of a pool's: it was answered or handed on, and its holder lets go of it */
+    bool pooled;      /* a pool's thread handles it, and frees it when the handler returns, whatever became of it */
     bool answered, one_way, deferred;
     _Atomic bool cancelled;
     struct pl_list link; /* session->deferred */

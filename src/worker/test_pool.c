@@ -52,9 +52,23 @@ static plait_request *kept;
 static _Atomic int keeping;
 static void keep(plait_request *request, void *context)
 {
+    plait_request *again;
     (void)context;
     CHECK_INT(plait_request_defer(request, &kept), 0);
+    CHECK_INT(plait_request_defer(request, &again), -EALREADY);
+    CHECK_INT(plait_request_reply(request, "no", 2), -EALREADY);
     atomic_store(&keeping, 1);
+}
+
+/* As on a reactor: what was answered is still there until the handler returns. */
+static void answer_and_look(plait_request *request, void *context)
+{
+    (void)context;
+    CHECK_INT(plait_request_reply(request, "first", 5), 0);
+    CHECK_INT(plait_request_reply(request, "second", 6), -EALREADY);
+    CHECK_INT(plait_request_fail(request, 3, "late"), -EALREADY);
+    CHECK_STR(plait_request_method(request), "look");
+    CHECK_MEM(plait_request_body(request).data, "body", 4);
 }
 
 /* ---- a server with a pool, and a client ---- */
@@ -82,6 +96,7 @@ static void open_rig(struct rig *rig, int threads, unsigned queue)
     CHECK_INT(plait_pool_handle(rig->pool, rig->server, "slow", slow, NULL), 0);
     CHECK_INT(plait_pool_handle(rig->pool, rig->server, "silent", silent, NULL), 0);
     CHECK_INT(plait_pool_handle(rig->pool, rig->server, "keep", keep, NULL), 0);
+    CHECK_INT(plait_pool_handle(rig->pool, rig->server, "look", answer_and_look, NULL), 0);
     CHECK_INT(plait_server_start(rig->server), 0);
     CHECK_INT(plait_client_open(&rig->client, "pooled", NULL), 0);
 }
@@ -204,6 +219,7 @@ TEST(a_pooled_handler_may_defer_and_must_answer)
     struct rig rig;
     open_rig(&rig, 1, 0);
     CHECK_INT(plait_client_call(rig.client, "silent", "x", 1, NULL, NULL), -EREMOTEIO);
+    CHECK_INT(plait_client_call(rig.client, "look", "body", 4, NULL, NULL), 0);
     CHECK_INT(plait_client_call_async(rig.client, "keep", "body", 4, NULL, on_reply, &rig, NULL), 0);
     until(&keeping, 1);
     CHECK_MEM(plait_request_body(kept).data, "body", 4);
