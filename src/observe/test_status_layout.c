@@ -77,6 +77,9 @@ TEST(the_document_says_where_everything_lies)
     FIELD("Service", pl_status_service_slot, "u64", folds);
     FIELD("Service", pl_status_service_slot, "u32", threads);
     FIELD("Service", pl_status_service_slot, "text 104", name);
+    FIELD("Service", pl_status_service_slot, "i32", supervisor);
+    FIELD("Service", pl_status_service_slot, "u32", worker);
+    FIELD("Service", pl_status_service_slot, "u32", restarts);
     FIELD("Service", pl_status_service_slot, "16 × u64", own);
     FIELD("Service", pl_status_service_slot, "16 × u64", closed);
     FIELD("Connection", pl_status_connection_slot, "u64", version);
@@ -89,6 +92,11 @@ TEST(the_document_says_where_everything_lies)
     FIELD("Connection", pl_status_connection_slot, "text 12", framing);
     FIELD("Connection", pl_status_connection_slot, "text 64", peer);
     FIELD("Connection", pl_status_connection_slot, "16 × u64", counters);
+}
+
+TEST(the_document_says_where_threads_and_pools_lie)
+{
+    read_document();
     FIELD("Thread", pl_status_thread_slot, "u64", version);
     FIELD("Thread", pl_status_thread_slot, "u64", id);
     FIELD("Thread", pl_status_thread_slot, "u64", library_id);

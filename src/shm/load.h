@@ -4,6 +4,7 @@
 #ifndef PL_SHM_LOAD_H
 #define PL_SHM_LOAD_H
 
+#include <assert.h>
 #include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -18,6 +19,10 @@ struct pl_load_page {
     int32_t supervisor;                      /* pid */
     _Atomic uint64_t death;                  /* PL_DEATH_; 0: it lives, or nobody has said yet */
 };
+
+static_assert(offsetof(struct pl_load_page, worker) == 260 && offsetof(struct pl_load_page, supervisor) == 264 &&
+                  offsetof(struct pl_load_page, death) == 272,
+              "as docs/protocol.md says");
 
 /* What a worker died of: PL_DEATH_SIGNAL or PL_DEATH_EXIT, the number in bits 32 to 39, the thread below. Noted by
  * itself in the handler of a crash signal, else by its supervisor. */
