@@ -10,7 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { PUMP_FRAMES = 256, DEATH_NEWS_US = 5000, DEATH_LOOK_US = 50 };
+enum { PUMP_FRAMES = 256, DEATH_NEWS_US = 20000, DEATH_LOOK_US = 50 };
 
 void pl_call_end(struct pl_call *call, int result, plait_reply *reply, const char *why)
 {
