@@ -6,6 +6,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <plait/plait.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -15,6 +16,7 @@ enum {
     IN_FLIGHT = 256,                /* calls at once: a quarter of what a server takes by default */
     NETWORK_MESSAGE_MAX = 16 << 20, /* the library's default over TCP */
     PAIR_TIMEOUT_MS = 20 * 1000,
+    LOANS = 4,
 };
 
 static int is(const struct bench_link *link, const char *transport)
@@ -63,15 +65,35 @@ static void tell_count(plait_request *request, void *context)
     plait_request_reply(request, &sink->count, sizeof(sink->count));
 }
 
-static int listen_tcp(struct bench_link *link, plait_server *server)
+static int over_network(const struct bench_link *link)
+{
+    return is(link, "tcp") || is(link, "raw-tcp") || is(link, "udp");
+}
+
+/* The body begins with the moment of its commit and ends with its number. */
+static void enter(plait_request *request, void *context)
+{
+    struct sink *sink = context;
+    uint64_t now = bench_now(), started, sequence;
+    plait_bytes body = plait_request_body(request);
+
+    memcpy(&started, body.data, sizeof(started));
+    memcpy(&sequence, (const char *)body.data + body.size - sizeof(sequence), sizeof(sequence));
+    sink->shared->wrong += sequence != ++sink->count;
+    now -= started;
+    plait_request_reply(request, &now, sizeof(now));
+}
+
+static int listen_inet(struct bench_link *link, plait_server *server)
 {
     char url[160];
     size_t size = link->load->size;
-    int n =
-        snprintf(url, sizeof(url), "tcp://127.0.0.1:0?framing=%s", is(link, "raw-tcp") ? "raw&method=echo" : "plait");
+    bool udp = is(link, "udp");
+    int n = snprintf(url, sizeof(url), "%s://127.0.0.1:0?%s", udp ? "udp" : "tcp",
+                     is(link, "tcp") ? "framing=plait" : "framing=raw&method=echo");
     int r;
 
-    if (size > NETWORK_MESSAGE_MAX) snprintf(url + n, sizeof(url) - (size_t)n, "&max_message=%zu", size);
+    if (size > NETWORK_MESSAGE_MAX && !udp) snprintf(url + n, sizeof(url) - (size_t)n, "&max_message=%zu", size);
     r = plait_server_listen(server, url);
     if (r < 0) return r;
     snprintf(link->shared->url, sizeof(link->shared->url), "%s", plait_server_url(server, 0));
@@ -89,8 +111,9 @@ static int serve(struct bench_link *link)
     r = plait_server_open(&server, link->name, &options);
     if (r == 0) r = plait_server_handle(server, "echo", echo, NULL);
     if (r == 0) r = plait_server_handle(server, "take", take, &sink);
+    if (r == 0) r = plait_server_handle(server, "enter", enter, &sink);
     if (r == 0) r = plait_server_handle(server, "count", tell_count, &sink);
-    if (r == 0 && (is(link, "tcp") || is(link, "raw-tcp"))) r = listen_tcp(link, server);
+    if (r == 0 && over_network(link)) r = listen_inet(link, server);
     if (r == 0) r = bench_ready(link);
     if (r == 0) r = plait_server_run(server);
     if (r < 0) fail(link, r, "server");
@@ -115,13 +138,13 @@ static void make_target(const struct bench_link *link, char *target, size_t room
 {
     int n;
 
-    if (!is(link, "tcp") && !is(link, "raw-tcp")) {
+    if (!over_network(link)) {
         snprintf(target, room, "%s", link->name);
         return;
     }
     n = snprintf(target, room, "%.*s?framing=%s", (int)strcspn(link->shared->url, "?"), link->shared->url,
-                 is(link, "raw-tcp") ? "raw" : "plait");
-    if (link->load->size > NETWORK_MESSAGE_MAX)
+                 is(link, "tcp") ? "plait" : "raw");
+    if (link->load->size > NETWORK_MESSAGE_MAX && !is(link, "udp"))
         snprintf(target + n, room - (size_t)n, "&max_message=%zu", link->load->size);
 }
 
@@ -137,7 +160,7 @@ static int open_client(struct bench_link *link)
     options.timeout = PAIR_TIMEOUT_MS;
     if (is(link, "shm")) options.transport = PLAIT_TRANSPORT_SHM;
     if (is(link, "unix")) options.transport = PLAIT_TRANSPORT_UNIX;
-    state->method = is(link, "raw-tcp") ? "" : "echo";
+    state->method = is(link, "raw-tcp") || is(link, "udp") ? "" : "echo";
     state->options = (plait_call_options)PLAIT_CALL_OPTIONS_INIT;
     state->options.flags = PLAIT_CALL_ORDERED;
     make_target(link, target, sizeof(target));
@@ -259,6 +282,45 @@ static int pairs(struct bench_link *link, size_t size, uint64_t count)
     return 0;
 }
 
+/* As many loans at once as steady calls ever need: what was sent last may not be back when the next is lent. */
+static int make_segments(struct bench_link *link, size_t size)
+{
+    struct state *state = link->state;
+    plait_loan *loans[LOANS];
+    int r = 0;
+
+    for (int i = 0; i < LOANS; i++)
+        if (r == 0) r = plait_client_loan(state->client, size, NULL, &loans[i]);
+    for (int i = 0; i < LOANS; i++) {
+        if (r == 0) memset(plait_loan_data(loans[i]), 0, size);
+        if (r == 0) r = plait_client_call_loan(state->client, "count", loans[i], size, NULL, NULL);
+    }
+    return r < 0 ? fail(link, r, "loan") : 0;
+}
+
+static int hand_over(struct bench_link *link, size_t size, uint64_t sequence, struct bench_hand_over *ret_times)
+{
+    struct state *state = link->state;
+    plait_loan *loan = NULL;
+    uint64_t start, lent, commit;
+    int r;
+
+    if (sequence == 1 && make_segments(link, size) < 0) return -EIO;
+    start = bench_now();
+    r = plait_client_loan(state->client, size, NULL, &loan);
+    if (r < 0) return fail(link, r, "loan");
+    lent = bench_now() - start;
+    bench_fill(plait_loan_data(loan), size, sequence);
+    commit = bench_now();
+    memcpy(plait_loan_data(loan), &commit, sizeof(commit));
+    r = plait_client_call_loan(state->client, "enter", loan, size, NULL, &state->reply);
+    if (r < 0) return fail(link, r, "call");
+    ret_times->call = lent + bench_now() - commit;
+    memcpy(&ret_times->entry, plait_reply_body(state->reply).data, sizeof(ret_times->entry));
+    release(link);
+    return 0;
+}
+
 /* Like a program whose loop waits for this client alone. */
 static void idle(struct bench_link *link)
 {
@@ -275,6 +337,7 @@ const struct bench_ops bench_plait = {
     .release = release,
     .stream = stream,
     .pairs = pairs,
+    .hand_over = hand_over,
     .idle = idle,
     .close = close_client,
 };

@@ -10,13 +10,14 @@ static const struct bench_ops *raw_ops(const struct bench_options *options)
 {
     if (strcmp(options->pattern, "oneway") == 0 || strcmp(options->pattern, "async") == 0)
         return strcmp(options->transport, "shm") == 0 ? &bench_raw_ring : NULL;
+    if (strcmp(options->transport, "udp") == 0) return &bench_raw_udp;
     return strstr(options->transport, "tcp") ? &bench_raw_tcp : &bench_raw_unix;
 }
 
 static const char *raw_name(const struct bench_ops *ops)
 {
     if (ops == &bench_raw_ring) return "bare ring of 64 B";
-    return ops == &bench_raw_tcp ? "TCP" : "Unix stream";
+    return ops == &bench_raw_tcp ? "TCP" : ops == &bench_raw_udp ? "UDP" : "Unix stream";
 }
 
 static struct bench_load make_load(const struct bench_options *options)

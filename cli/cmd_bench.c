@@ -15,7 +15,7 @@
 #include <string.h>
 #include <unistd.h>
 
-static const char *const transports[] = { "shm", "unix", "tcp", "raw-tcp", NULL };
+static const char *const transports[] = { "shm", "unix", "tcp", "raw-tcp", "udp", NULL };
 static const char *const patterns[] = { "call", "sparse", "oneway", "async", NULL };
 static const char *const spins[] = { "default", "never", "always", NULL };
 
@@ -30,7 +30,7 @@ static const struct option options[] = {
       .kind = OPTION_CHOICE,
       .value = &transport,
       .choices = transports,
-      .help = "shm, unix, tcp or raw-tcp: one measurement instead of the table" },
+      .help = "shm, unix, tcp, raw-tcp or udp: one measurement instead of the table" },
     { .name = "--size",
       .argument = "BYTES",
       .kind = OPTION_NUMBER,

@@ -59,6 +59,7 @@ static void json_instance(const plait_watch_instance *i)
     json_number("bytes_in", i->bytes_in);
     json_number("bytes_out", i->bytes_out);
     json_number("protocol_errors", i->protocol_errors);
+    json_number("lost", i->lost);
     json_number("busy_us", i->busy_us);
     if (i->worker) {
         json_integer("supervisor", i->supervisor);
@@ -216,6 +217,15 @@ static void add_connection(struct table *table, const plait_watch_instance *i, c
     table_add(table, "%llu", (unsigned long long)c->errors);
 }
 
+/* Datagrams that nobody will ask for again. */
+static void print_lost(const plait_watch *watch)
+{
+    for (size_t k = 0; k < plait_watch_count(watch); k++) {
+        const plait_watch_instance *i = plait_watch_at(watch, k);
+        if (i->lost > 0) printf("\npid %d lost %llu datagrams (udp)\n", i->pid, (unsigned long long)i->lost);
+    }
+}
+
 static void print_connections(const plait_watch *watch)
 {
     struct table table;
@@ -230,6 +240,7 @@ static void print_connections(const plait_watch *watch)
     if (count > 0) {
         printf("\n");
         table_print(&table);
+        print_lost(watch);
     } else {
         printf("\nnobody is connected\n");
         table_free(&table);

@@ -29,7 +29,7 @@ static const char *remark(const char *url)
 {
     const char *host = strstr(url, "://");
 
-    if (strncmp(url, "tcp:", 4) != 0 || !host) return "";
+    if ((strncmp(url, "tcp:", 4) != 0 && strncmp(url, "udp:", 4) != 0) || !host) return "";
     host += 3;
     if (strncmp(host, "127.", 4) == 0 || strncmp(host, "[::1]", 5) == 0 || strncmp(host, "localhost", 9) == 0)
         return " (admits every local user)";
@@ -106,9 +106,11 @@ static int handle(plait_server *server, struct runner *runner)
 static int failed(int code, const char *name, const char *taken)
 {
     char holder[160];
+    int status;
 
     if (taken && holder_of(taken, holder, sizeof(holder))) return command_failed(code, "serve %s: %s", name, holder);
-    return command_failed(code, "serve %s", name);
+    status = command_failed(code, "serve %s", name);
+    return status == STATUS_NO_NAME ? STATUS_FAILED : status; /* a directory that isn't there is no absent service */
 }
 
 static int serve(const char *name, struct runner *runner)

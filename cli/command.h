@@ -36,8 +36,8 @@ struct topic {
     const char *name, *summary, *text;
 };
 
-extern const struct command command_serve, command_call, command_ls, command_threads, command_doctor, command_version,
-    command_help;
+extern const struct command command_serve, command_call, command_get, command_ls, command_threads, command_doctor,
+    command_version, command_help;
 
 int cmd_bench(int argc, char **argv);
 

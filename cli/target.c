@@ -4,6 +4,7 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 static int set_method(struct target *target, const char *verb, const char *text, size_t size)
 {
@@ -34,11 +35,12 @@ static const char *method_slash(const char *text, size_t size)
     return slash;
 }
 
-/* Whether the framing among OPTIONS has a place for a method's name. */
-static bool carries_method(const char *options)
+/* Whether what OPTIONS of TEXT say has a place for a method's name. */
+static bool carries_method(const char *text, const char *options)
 {
     const char *framing = strstr(options, "framing=");
 
+    if (strncasecmp(text, "udp:", 4) == 0) return false;
     return !framing || strncmp(framing + 8, "plait", 5) == 0;
 }
 
@@ -58,8 +60,9 @@ int target_parse(struct target *ret_target, const char *verb, const char *text)
     memcpy(target.address, text, used);
     while (*option) {
         size_t size = strcspn(++option, "&");
-        /* The URL that a raw, lines or length listener prints can be called as it is: its method is the listener's. */
-        if (strncmp(option, "method=", 7) == 0 && size > 7 && carries_method(text + head)) {
+        /* The URL that a raw, lines, length or udp listener prints can be called as it is: its method is the
+         * listener's. */
+        if (strncmp(option, "method=", 7) == 0 && size > 7 && carries_method(text, text + head)) {
             if (set_method(&target, verb, option + 7, size - 7) < 0) return -1;
         } else {
             target.address[used++] = first ? '?' : '&';

@@ -11,13 +11,15 @@ enum { TEXT_ROOM = 8192 };
 
 static void require_sane(const struct pl_url *url)
 {
-    REQUIRE(url->scheme == PL_SCHEME_NAME || url->scheme == PL_SCHEME_UNIX || url->scheme == PL_SCHEME_TCP);
+    bool inet = url->scheme == PL_SCHEME_TCP || url->scheme == PL_SCHEME_UDP;
+    REQUIRE(url->scheme == PL_SCHEME_NAME || url->scheme == PL_SCHEME_UNIX || inet);
     REQUIRE((url->scheme == PL_SCHEME_UNIX) == (url->path[0] == '/'));
-    REQUIRE((url->scheme == PL_SCHEME_TCP) == (url->host[0] != '\0'));
+    REQUIRE(inet == (url->host[0] != '\0'));
+    REQUIRE(url->scheme != PL_SCHEME_UDP || (url->framing == PL_FRAMING_RAW && !url->until_eof));
     REQUIRE(url->name[0] == '\0' || pl_name_valid(url->name, strlen(url->name)));
     REQUIRE(url->scheme != PL_SCHEME_NAME || url->name[0] != '\0');
     REQUIRE(url->method[0] == '\0' || pl_name_valid_method(url->method, strlen(url->method)));
-    REQUIRE(url->max_message <= PLAIT_MESSAGE_MAX);
+    REQUIRE(url->max_message <= (url->scheme == PL_SCHEME_UDP ? PLAIT_DATAGRAM_MAX : PLAIT_MESSAGE_MAX));
 }
 
 static void require_equal(const struct pl_url *a, const struct pl_url *b)

@@ -8,11 +8,14 @@
  * - Crashes. A process that dies at any instruction harms nobody else: its peers get
  *   -ECONNRESET, its name disappears, its memory is freed with its last user.
  * - Trust. A service is offered to your own uid, to root, and to those named in `allow`.
- *   A tcp:// listener on loopback admits every local user.
+ *   A tcp:// or udp:// listener on loopback admits every local user.
+ * - Datagrams. udp:// loses and duplicates messages, as UDP does: a call may time out though it
+ *   ran, and a request may reach its handler twice.
  * - Signals. Only plait_server_run() handles any (SIGINT, SIGTERM, and only where they are
  *   at SIG_DFL; restored afterwards). SIGPIPE never comes from plait.
- * - Limits have names: PLAIT_NAME_MAX, PLAIT_METHODS_MAX, PLAIT_MESSAGE_MAX, and the
- *   options max_message, inbound_bytes, outstanding. An error names the limit that it met.
+ * - Limits have names: PLAIT_NAME_MAX, PLAIT_METHODS_MAX, PLAIT_MESSAGE_MAX,
+ *   PLAIT_DATAGRAM_MAX, PLAIT_SEGMENTS_MAX, PLAIT_ARRAY_DIMENSIONS, and the options
+ *   max_message, inbound_bytes, outstanding. An error names the limit that it met.
  *
  *   object          thread-safe                 callable from a handler      after fork
  *   plait_server    handle, listen: before run  stop, url                    -ECHILD; close
@@ -23,6 +26,7 @@
  *                                               -EDEADLK
  *   plait_pool      all but close               submit                       usable, begins empty
  *   plait_reply     by one thread at a time     all                          readable; free
+ *   plait_loan      by one thread at a time     all                          abort
  *   plait_watch     by one thread at a time     all                          usable
  *
  * Conventions
@@ -51,6 +55,7 @@ extern "C" {
 #define PLAIT_NAME_MAX 100            /* bytes of a service, topic or method name */
 #define PLAIT_METHODS_MAX 1024        /* methods of one server */
 #define PLAIT_MESSAGE_MAX 0x40000000u /* bytes of one message: 1 GiB */
+#define PLAIT_DATAGRAM_MAX 65507u     /* bytes of one message over udp:// */
 
 #define PLAIT_NOW ((int64_t)-1)
 #define PLAIT_FOREVER INT64_MAX
@@ -84,6 +89,7 @@ void plait_set_log(plait_log_fn *fn, void *context);
 }
 #endif
 
+#include <plait/array.h>
 #include <plait/service.h>
 #include <plait/watch.h>
 #include <plait/worker.h>

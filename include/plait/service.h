@@ -55,6 +55,9 @@ int plait_server_handle(plait_server *server, const char *method, plait_handler 
 
 /* Also listens on URL: tcp://HOST:PORT or unix:///PATH, with ?framing=plait|raw|lines|length,
  * method=NAME, max_message=BYTES, insecure=1 (needed beyond loopback). Port 0 asks the kernel.
+ * udp://HOST:PORT too, where each datagram is a request and its answer another: at most
+ * PLAIT_DATAGRAM_MAX bytes, all served by one of the server's threads, up to `outstanding`
+ * deferred at once. What the kernel drops meanwhile is counted (lost_requests, lost_replies).
  * Errors: -EINVAL (the text names the part), -EADDRINUSE, -EACCES, -EPROTONOSUPPORT, -EBUSY. */
 int plait_server_listen(plait_server *server, const char *url);
 
@@ -96,7 +99,7 @@ int plait_request_cancelled(const plait_request *request);      /* 1: nobody wai
 typedef struct plait_peer {
     int32_t pid;           /* 0 if unknown (network) */
     uint32_t uid;          /* UINT32_MAX if unknown */
-    const char *transport; /* "shm", "unix", "tcp" */
+    const char *transport; /* "shm", "unix", "tcp", "udp" */
     const char *address;   /* "pid 123 (name)" or "127.0.0.1:40012" */
 } plait_peer;
 /* Valid as long as the request. */
@@ -140,6 +143,11 @@ typedef struct plait_client_options {
     int64_t spin_us;         /* see PLAIT_SPIN_ */
     int32_t transport;       /* plait_transport, for names */
     uint32_t reserved;
+    /* NULL, or asked in the waiting thread, about every 50 ms, by each wait of this client, opening it
+     * included, and before a wait for room or a connection: nonzero ends that wait with -EINTR, as a
+     * timeout would. It may use the client. */
+    int (*interrupted)(void *context);
+    void *interrupted_context;
 } plait_client_options;
 #define PLAIT_CLIENT_OPTIONS_INIT                                                                                      \
     {                                                                                                                  \
@@ -148,6 +156,9 @@ typedef struct plait_client_options {
 
 /* TARGET: a name, "name?shm=off", tcp://HOST:PORT or unix:///PATH with ?framing=,
  * until=eof, max_message=; with framing=plait a URL may name the service: tcp://HOST:PORT/NAME.
+ * udp://HOST:PORT sends a datagram for each call and has one in flight, further ones queue; a
+ * timeout takes another port, so that a late answer never meets the next call. Nothing is
+ * sent before the first call, which gets -ECONNREFUSED if the kernel learns that nobody listens.
  * An absent name is waited for until connect_timeout; connects before it returns.
  * Errors: -EINVAL, -ENOENT (the text lists the directories searched and near names),
  * -ECONNREFUSED, -ETIMEDOUT, -EACCES, -EPROTO (not plait, or another major version),
@@ -197,7 +208,7 @@ int plait_client_send(plait_client *client, const char *method, const void *data
  * free(). -EOPNOTSUPP on framings without a hello. */
 int plait_client_methods(plait_client *client, char ***ret_names, size_t *ret_count);
 
-/* "shm", "unix", "tcp": how the last call went; static. */
+/* "shm", "unix", "tcp", "udp": how the last call went; static. */
 const char *plait_client_transport(plait_client *client);
 
 /* Readable when plait_client_dispatch() has something to do. Owned by the client. */
@@ -222,5 +233,7 @@ void plait_reply_free(plait_reply *reply);              /* NULL is fine */
 #ifdef __cplusplus
 }
 #endif
+
+#include <plait/loan.h> /* which needs what stands above */
 
 #endif

@@ -20,8 +20,8 @@ typedef struct plait_watch_connection {
     int32_t peer_pid;      /* 0 if unknown */
     uint32_t peer_uid;     /* UINT32_MAX if unknown */
     const char *peer;      /* process name or network address */
-    const char *transport; /* shm, unix, tcp */
-    const char *framing;   /* plait, raw, lines, length */
+    const char *transport; /* shm, unix, tcp, udp (one for all who send datagrams to a listener) */
+    const char *framing;   /* plait, raw, lines, length, datagram */
     uint64_t connected_ms; /* Unix time, ms */
     uint64_t requests, replies, bytes_in, bytes_out;
     uint64_t errors;      /* failure replies and breaches of the protocol */
@@ -45,6 +45,7 @@ typedef struct plait_watch_instance {
     int32_t stopped; /* 1: the process is stopped (SIGSTOP) */
     size_t connection_count;
     const plait_watch_connection *connections;
+    uint64_t lost;      /* datagrams, requests and replies, that the kernel dropped here */
     int32_t supervisor; /* pid of the process that restarts it; 0: none does */
     uint32_t worker;    /* its number there, from 1; 0: none */
     uint32_t restarts;  /* how often that number had to be started again */

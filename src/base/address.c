@@ -93,6 +93,17 @@ bool pl_address_loopback(const struct pl_address *address)
     }
 }
 
+bool pl_address_any(const struct pl_address *address)
+{
+    const struct sockaddr_in *v4 = (const struct sockaddr_in *)&address->storage;
+    const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)&address->storage;
+    switch (address->storage.ss_family) {
+    case AF_INET: return v4->sin_addr.s_addr == htonl(INADDR_ANY);
+    case AF_INET6: return IN6_IS_ADDR_UNSPECIFIED(&v6->sin6_addr);
+    default: return false;
+    }
+}
+
 uint16_t pl_address_port(const struct pl_address *address)
 {
     switch (address->storage.ss_family) {

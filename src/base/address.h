@@ -21,6 +21,7 @@ int pl_address_resolve(const char *host, uint16_t port, bool passive, struct pl_
 /* "127.0.0.1:8888", "[::1]:8888", "unix:/path"; returns TEXT. */
 const char *pl_address_format(const struct pl_address *address, char *text, size_t size);
 bool pl_address_loopback(const struct pl_address *address);
+bool pl_address_any(const struct pl_address *address); /* every one of this machine's */
 uint16_t pl_address_port(const struct pl_address *address);
 void pl_address_set_port(struct pl_address *address, uint16_t port);
 

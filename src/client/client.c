@@ -65,13 +65,14 @@ static int apply(struct plait_client *client, const char *target, const plait_cl
     client->target = malloc(sizeof(*client->target));
     if (client->target_text == NULL || client->target == NULL) return pl_error(-ENOMEM, "no memory for a client");
     *client->target = url;
-    bool network = client->target->scheme == PL_SCHEME_TCP;
+    uint64_t usual = client->target->scheme == PL_SCHEME_TCP   ? NETWORK_MESSAGE_DEFAULT
+                     : client->target->scheme == PL_SCHEME_UDP ? PLAIT_DATAGRAM_MAX
+                                                               : PLAIT_MESSAGE_MAX;
     if (options->max_message > PLAIT_MESSAGE_MAX || client->target->max_message > PLAIT_MESSAGE_MAX)
         return pl_error(-EINVAL, "max_message: at most PLAIT_MESSAGE_MAX, %u", PLAIT_MESSAGE_MAX);
     client->max_message = options->max_message          ? options->max_message
                           : client->target->max_message ? client->target->max_message
-                          : network                     ? NETWORK_MESSAGE_DEFAULT
-                                                        : PLAIT_MESSAGE_MAX;
+                                                        : usual;
     if (options->transport < PLAIT_TRANSPORT_AUTO || options->transport > PLAIT_TRANSPORT_UNIX)
         return pl_error(-EINVAL, "unknown transport %d", options->transport);
     if (options->transport == PLAIT_TRANSPORT_SHM && client->target->shm_off)
@@ -91,6 +92,7 @@ static int apply(struct plait_client *client, const char *target, const plait_cl
     client->call_ms = options->timeout ? options->timeout : PL_CALL_MS;
     client->rotation = (unsigned)pl_random_u64();
     pl_spin_init(&client->spin, options->spin_us);
+    client->interrupt = (struct pl_interrupt){ options->interrupted, options->interrupted_context };
     return 0;
 }
 
@@ -139,6 +141,7 @@ const char *plait_client_transport(plait_client *client)
     return strcmp(name, "shm") == 0    ? "shm"
            : strcmp(name, "unix") == 0 ? "unix"
            : strcmp(name, "tcp") == 0  ? "tcp"
+           : strcmp(name, "udp") == 0  ? "udp"
                                        : "none";
 }
 
@@ -147,8 +150,7 @@ int plait_client_methods(plait_client *client, char ***ret_names, size_t *ret_co
     int r = check_usable(client);
     if (r < 0) return r;
     if (client->target->framing != PL_FRAMING_PLAIT)
-        return pl_error(-EOPNOTSUPP, "framing=%s has no hello that would tell the methods",
-                        pl_framing_name(client->target->framing));
+        return pl_error(-EOPNOTSUPP, "%s has no hello that would tell the methods", pl_url_messages(client->target));
     struct pl_deadline deadline = { .timeout_ms = client->connect_ms };
     struct pl_link *link;
     pthread_mutex_lock(&client->lock);

@@ -3,6 +3,7 @@
  * client.c   open, close, fork, fd, methods
  * choose.c   instances to links: connecting, load, reconnecting
  * call.c     calls and sends on their way out; cancel; retries
+ * loan.c     memory for calls and sends, and its way out
  * file.c     replies and deaths on their way in: each reply is filed with the call that it answers
  * wait.c     one leader reads, the others wait for their own
  *
@@ -16,6 +17,7 @@
 
 #include "base/clock.h"
 #include "base/fork.h"
+#include "base/interrupt.h"
 #include "base/list.h"
 #include "base/spin.h"
 #include "connection/connection.h"
@@ -100,7 +102,8 @@ struct pl_outgoing {
     uint64_t trace;
     int64_t timeout_ms;
     bool one_way;
-    bool waits; /* the caller blocks until it is answered */
+    bool waits;           /* the caller blocks until it is answered */
+    struct pl_loan *loan; /* in which the data lie; NULL: in the caller's memory */
 };
 
 struct plait_client {
@@ -112,6 +115,7 @@ struct plait_client {
     int64_t connect_ms, call_ms;
     uint64_t max_message;
     int transport;
+    struct pl_interrupt interrupt;
 
     struct pl_loop loop;
     struct pl_wake wake; /* makes a sleeping leader look around; see pl_client_kick */
@@ -157,6 +161,12 @@ struct plait_reply {
     uint8_t inlined[];
 };
 
+/* It takes no further call before one is over: the server's bound, or framing=raw, one at a time. */
+static inline bool pl_link_full(const struct pl_link *link)
+{
+    return link->outstanding >= link->peer.outstanding || (link->one_at_a_time && link->outstanding > 0);
+}
+
 uint64_t pl_deadline_ns(struct pl_deadline *deadline);
 
 /* ---- client.c ---- */
@@ -174,10 +184,25 @@ int pl_link_method(struct pl_link *link, const char *method, uint32_t *ret_index
 /* ---- call.c ---- */
 struct pl_call *pl_call_of(struct plait_client *client, uint64_t id);
 void pl_call_free(struct plait_client *client, struct pl_call *call);
+/* What plait_client_call, _call_async and _send do, cut in two: checks, then the deed. */
+int pl_call_prepare(struct plait_client *client, const char *method, const void *data, size_t size,
+                    const plait_call_options *options, struct pl_outgoing *out, struct pl_deadline *deadline);
+int pl_call_run(struct plait_client *client, struct pl_outgoing *out, struct pl_deadline *deadline,
+                plait_reply **ret_reply);
+int pl_call_start(struct plait_client *client, struct pl_outgoing *out, struct pl_deadline *deadline,
+                  plait_reply_fn *fn, void *context, uint64_t *ret_call); /* takes the loan, if it gets that far */
+int pl_call_send(struct plait_client *client, struct pl_outgoing *out, struct pl_deadline *deadline);
+void pl_call_tell_cancelled(const struct pl_call *call); /* its server, while it is on a link */
 void pl_client_resend(struct plait_client *client);
 void pl_client_ring_ready(struct plait_client *client);
 bool pl_link_lives(const struct plait_client *client, const struct pl_link *link);
 int pl_link_check_deadlock(const struct pl_link *link);
+/* LINK failed when it was used: another one, unless the deadline is over (-ETIMEDOUT with text). */
+int pl_link_forsake(struct plait_client *client, struct pl_deadline *deadline);
+
+/* ---- loan.c ---- */
+/* The link that can send OUT's loan without a copy, or LINK. */
+struct pl_link *pl_client_lender(struct plait_client *client, const struct pl_outgoing *out, struct pl_link *link);
 
 /* ---- file.c ---- */
 bool pl_client_pump(struct plait_client *client);   /* receives what is there; true: something moved */
@@ -190,6 +215,8 @@ void pl_client_expire(struct plait_client *client); /* asynchronous calls whose 
 /* ---- wait.c ---- */
 /* Waits until CALL is done (NULL: until something moved) or DEADLINE: 0, -ETIMEDOUT, -errno. Lock held. */
 int pl_client_wait(struct plait_client *client, struct pl_call *call, struct pl_deadline *deadline);
+/* Whether to go on waiting: 0, -EINTR. Asked without the lock, by nobody's leader: the answer may use this client. */
+int pl_client_ask(struct plait_client *client);
 void pl_client_rest(struct plait_client *client); /* announces sleep on every link, for plait_client_fd() */
 void pl_waiter_wake(struct pl_waiter *waiter);
 void pl_client_wake_waiters(struct plait_client *client); /* something moved: room, a connection */

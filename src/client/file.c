@@ -17,6 +17,7 @@ void pl_call_end(struct pl_call *call, int result, plait_reply *reply, const cha
     struct pl_link *link = call->on;
     pl_list_remove(&call->link);
     if (link != NULL) {
+        if (__builtin_expect(pl_link_full(link), 0)) pl_client_wake_waiters(link->client); /* no doorbell tells them */
         link->outstanding--;
         if (__builtin_expect(link->borrower == call, 0)) {
             /* Answered before it was all read: its caller takes the memory away. */
@@ -240,6 +241,8 @@ __attribute__((cold)) static const char *who_died(const struct pl_link *link, ch
     if (error == -ETIMEDOUT || error == -ECANCELED) {
         snprintf(text, size, "%s: the connection was given up with a call that %s", client->target_text,
                  error == -ETIMEDOUT ? "was not answered in time" : "was cancelled");
+    } else if (link->connection.transport->datagrams) {
+        snprintf(text, size, "%s: %s", client->target_text, pl_error_text());
     } else if (error != -ECONNRESET) {
         snprintf(text, size, "%s: the connection ended: %s", client->target_text, pl_error_text());
     } else if (link->peer.load != NULL && link->peer.load->worker != 0) {
@@ -274,10 +277,13 @@ __attribute__((cold)) void pl_link_down(struct pl_link *link, int error)
     while (!pl_list_empty(&link->calls)) {
         struct pl_call *call = pl_container_of(link->calls.next, struct pl_call, link);
         bool never_ran = call->sequence > taken || !call->sent;
-        if (never_ran || call->idempotent) {
+        bool again = error != -ECONNREFUSED && (never_ran || call->idempotent);
+        if (!again && why[0] == 0) who_died(link, why, sizeof(why), error); /* may take a while: somebody may say */
+        if (again) {
             end_any(client, call, PL_RESEND, NULL, NULL);
+        } else if (error == -ECONNREFUSED) {
+            end_any(client, call, error, NULL, why); /* a datagram met nobody: trying again at once would not help */
         } else {
-            if (why[0] == 0) who_died(link, why, sizeof(why), error); /* it takes a while, where somebody may say */
             snprintf(text, sizeof(text), "%s; the call may have run", why);
             end_any(client, call, error == -EPROTO || error == -EMSGSIZE ? error : -ECONNRESET, NULL, text);
         }
@@ -313,6 +319,7 @@ __attribute__((cold)) void pl_client_expire(struct plait_client *client)
             continue;
         }
         struct pl_link *link = call->on;
+        if (link) pl_call_tell_cancelled(call);
         end_async(client, call, -ETIMEDOUT, NULL, "no reply in time");
         if (link && link->idless) pl_link_down(link, -ETIMEDOUT); /* a late reply must never answer the next call */
     }

@@ -18,7 +18,7 @@ static void on_socket(struct pl_source *source, uint32_t events)
     struct pl_connection *connection = pl_container_of(source, struct pl_connection, socket);
     /* A half-closed stream may still be answered; in shared memory the socket is there to tell of the end. */
     uint32_t end = EPOLLHUP | EPOLLERR | (connection->transport->bell >= 0 ? EPOLLRDHUP : 0);
-    if (events & end) connection->transport->hung_up = true;
+    if (events & end && !connection->transport->datagrams) connection->transport->hung_up = true;
     connection->transport->ops->readable(connection->transport);
     connection->event(connection);
 }
@@ -71,7 +71,7 @@ int pl_connection_open(struct pl_connection *connection, struct pl_transport *tr
         }
     }
     if (r < 0) pl_connection_close(connection, loop);
-    else pl_crash_watch(transport->socket);
+    else if (!transport->datagrams) pl_crash_watch(transport->socket); /* that one has siblings, or nothing to end */
     return r;
 }
 

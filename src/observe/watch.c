@@ -130,6 +130,7 @@ static int show_service(struct plait_watch *watch, const struct pl_status_pictur
         .bytes_in = service->counters[PL_COUNTER_bytes_in],
         .bytes_out = service->counters[PL_COUNTER_bytes_out],
         .protocol_errors = service->counters[PL_COUNTER_protocol_errors],
+        .lost = service->counters[PL_COUNTER_lost_requests] + service->counters[PL_COUNTER_lost_replies],
         .threads = (int32_t)service->threads,
         .stopped = picture->pid_namespace == pl_place_pid_namespace() && stopped(picture->pid),
         .supervisor = service->supervisor,

@@ -1,4 +1,4 @@
-/* listener: accepting and greeting, in the acceptor's thread. */
+/* listener: accepting and greeting, in the acceptor's thread; a socket for datagrams becomes a session at once. */
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/fd.h"
@@ -155,6 +155,23 @@ static void begin_idless(struct pl_listener *listener, int socket, pid_t pid, ui
     pl_session_unref(session);
 }
 
+/* The socket is the session's from now on: all who send to it are one, until the server drains. */
+static int begin_datagrams(struct pl_listener *listener)
+{
+    struct pl_transport *transport;
+    int socket = listener->source.fd;
+    if (socket < 0) return 0; /* an earlier start got so far */
+    listener->source.fd = -1;
+    int r = pl_transport_udp_new(&transport, socket, true);
+    if (r < 0) return r;
+    transport->max_message = listener->max_message;
+    struct pl_session *session = pl_session_new(listener->server, transport, listener, 0, (uid_t)-1, "(datagrams)");
+    if (session == NULL) return pl_error(-ENOMEM, "no memory for a datagram socket");
+    pl_reactor_knock(session->reactor, session);
+    pl_session_unref(session);
+    return 0;
+}
+
 static void begin(struct pl_listener *listener, int socket, const struct pl_address *peer)
 {
     struct plait_server *server = listener->server;
@@ -210,8 +227,7 @@ static void on_connection(struct pl_source *source, uint32_t events)
         int r = pl_socket_accept(source->fd, &socket, &peer);
         if (r == PL_SOCKET_NONE) return;
         if (r < 0) {
-            pl_log(PLAIT_LOG_ERROR, "%s: %s (raise the descriptor limit, ulimit -n; others are served meanwhile)",
-                   listener->server->name, pl_error_text());
+            pl_log(PLAIT_LOG_ERROR, "%s: %s: others are served meanwhile", listener->server->name, pl_error_text());
             pause_accepting(listener->server);
             return;
         }
@@ -225,7 +241,8 @@ void pl_listener_free_descriptor(struct plait_server *server)
     server->accept_paused = false;
     pl_timer_clear(loop_of(server), &server->accept_timer);
     for (unsigned i = 0; i < server->listener_count; i++)
-        (void)pl_loop_add(loop_of(server), &server->listeners[i]->source, listening_for(server->listeners[i]));
+        if (server->listeners[i]->source.fd >= 0)
+            (void)pl_loop_add(loop_of(server), &server->listeners[i]->source, listening_for(server->listeners[i]));
 }
 
 static void on_accept_again(struct pl_timer *timer)
@@ -239,7 +256,9 @@ int pl_listener_start(struct plait_server *server)
     for (unsigned i = 0; i < server->listener_count; i++) {
         struct pl_listener *listener = server->listeners[i];
         listener->source.ready = on_connection;
-        int r = pl_loop_add(loop_of(server), &listener->source, listening_for(listener));
+        int r = listener->url.scheme == PL_SCHEME_UDP
+                    ? begin_datagrams(listener)
+                    : pl_loop_add(loop_of(server), &listener->source, listening_for(listener));
         if (r < 0) return r;
     }
     return 0;

@@ -231,7 +231,7 @@ int plait_server_fd(plait_server *server)
     if (r == 0 && server->state == PL_SERVER_OPEN) r = begin(server, true);
     if (r < 0) return r;
     if (!server->foreign_loop) return pl_error(-EBUSY, "%s runs its own loop", server->name);
-    struct pl_reactor *reactor = &server->reactors[0];
+    struct pl_reactor *reactor = server->acceptor;
     if (reactor->alarm.source.ready == NULL) r = pl_alarm_init(&reactor->alarm, &reactor->loop);
     if (r < 0) return r;
     pl_reactor_rest(reactor);
@@ -244,7 +244,7 @@ int plait_server_dispatch(plait_server *server, int64_t timeout)
     int r = pl_server_check(server);
     if (r == 0 && server->state == PL_SERVER_OPEN) r = begin(server, true);
     if (r < 0) return r;
-    struct pl_reactor *reactor = &server->reactors[0];
+    struct pl_reactor *reactor = server->acceptor;
     if (!server->foreign_loop) return pl_error(-EBUSY, "%s runs its own loop", server->name);
     if (reactor->over) return pl_error(-ESHUTDOWN, "%s has stopped", server->name);
     if (reactor->shown == NULL || !pthread_equal(reactor->thread, pthread_self())) pl_reactor_enter(reactor);

@@ -25,6 +25,7 @@ int pl_server_check(const struct plait_server *server)
     return 0;
 }
 
+/* The fork may have come while another thread opened or closed this server. */
 static void on_fork(struct pl_fork_hook *hook)
 {
     struct plait_server *server = pl_container_of(hook, struct plait_server, fork_hook);
@@ -33,7 +34,8 @@ static void on_fork(struct pl_fork_hook *hook)
     if (server->spawning) return; /* into a worker, which has the rest */
     for (unsigned i = server->name_listeners; i < server->listener_count; i++)
         pl_close(&server->listeners[i]->source.fd);
-    for (unsigned i = 0; i < server->reactor_count; i++) {
+    atomic_signal_fence(memory_order_seq_cst); /* F_FORK2: pairs with F_FORK1 */
+    for (unsigned i = 0; server->reactors != NULL && i < server->reactor_count; i++) {
         struct pl_reactor *reactor = &server->reactors[i];
         pl_list_each(item, &reactor->sessions)
             pl_connection_forked(&pl_container_of(item, struct pl_session, link)->connection);
@@ -84,6 +86,20 @@ static int apply_options(struct plait_server *server, const plait_server_options
     return pl_allow_parse(&server->allow, options->allow);
 }
 
+static int add_reactors(struct plait_server *server)
+{
+    unsigned count = server->thread_count + (server->thread_count > 1);
+    struct pl_reactor *reactors = calloc(count, sizeof(*reactors));
+    if (reactors == NULL) return pl_error(-ENOMEM, "no memory for %u reactors", count);
+    for (unsigned i = 0; i < count; i++) pl_reactor_prepare(&reactors[i], server, i);
+    server->reactor_count = count;
+    server->acceptor = &reactors[count - 1];
+    /* F_FORK1: pairs with F_FORK2 in on_fork, which finds them prepared or not at all */
+    atomic_signal_fence(memory_order_seq_cst);
+    server->reactors = reactors;
+    return 0;
+}
+
 /* Before those of URLs, which a worker has already. */
 static int add_name_listeners(struct plait_server *server)
 {
@@ -108,14 +124,10 @@ static int add_name_listeners(struct plait_server *server)
 int pl_server_bring_up(struct plait_server *server)
 {
     enum pl_claim_mode mode = server->worker ? PL_CLAIM_HELD : server->exclusive ? PL_CLAIM_EXCLUSIVE : PL_CLAIM_SHARED;
-    int r = 0;
-    server->reactor_count = server->thread_count + (server->thread_count > 1);
-    server->reactors = calloc(server->reactor_count, sizeof(*server->reactors));
-    if (server->reactors == NULL) return pl_error(-ENOMEM, "no memory for %u reactors", server->thread_count);
-    server->acceptor = &server->reactors[server->reactor_count - 1];
-    if (server->load == NULL) r = pl_load_create(&server->load, &server->load_fd);
+    int r = add_reactors(server);
+    if (r == 0 && server->load == NULL) r = pl_load_create(&server->load, &server->load_fd);
     for (unsigned i = 0; r == 0 && i < server->reactor_count; i++)
-        r = pl_reactor_init(&server->reactors[i], server, i, server->spin_us);
+        r = pl_reactor_init(&server->reactors[i], server->spin_us);
     if (r == 0) r = pl_claim_open(&server->claim, server->name, mode, &server->allow);
     if (r == 0) r = add_name_listeners(server);
     if (r < 0) return r;
@@ -209,10 +221,10 @@ int plait_server_listen(plait_server *server, const char *text)
     }
     listener->server = server;
     listener->url = url;
-    bool network = url.scheme == PL_SCHEME_TCP && !server->max_message_given;
-    listener->max_message = url.max_message ? url.max_message
-                            : network       ? PL_NETWORK_MESSAGE_DEFAULT
-                                            : server->max_message;
+    uint64_t usual =
+        url.scheme == PL_SCHEME_TCP && !server->max_message_given ? PL_NETWORK_MESSAGE_DEFAULT : server->max_message;
+    if (url.scheme == PL_SCHEME_UDP && usual > PLAIT_DATAGRAM_MAX) usual = PLAIT_DATAGRAM_MAX;
+    listener->max_message = url.max_message ? url.max_message : usual;
     server->listeners[server->listener_count++] = listener;
     return 0;
 }

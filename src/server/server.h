@@ -162,6 +162,7 @@ struct pl_session {
     const struct pl_method *method; /* idless */
     const char *method_name;        /* idless: what the listener's URL says, or the method's own */
     bool idless;
+    bool datagrams;        /* idless, but answers may come in any order: see pl_origin */
     bool throttled;        /* counted in server->throttled */
     bool is_awake, listed; /* in reactor->awake; in reactor->sessions */
     unsigned paused;       /* PL_PAUSE_ bits */
@@ -222,7 +223,8 @@ void pl_listener_stop(struct plait_server *server);            /* closes them; g
 void pl_listener_free_descriptor(struct plait_server *server); /* one became free: listen again */
 
 /* ---- reactor.c ---- */
-int pl_reactor_init(struct pl_reactor *reactor, struct plait_server *server, unsigned index, int64_t spin_us);
+void pl_reactor_prepare(struct pl_reactor *reactor, struct plait_server *server, unsigned index); /* may be deinited */
+int pl_reactor_init(struct pl_reactor *reactor, int64_t spin_us);
 void pl_reactor_deinit(struct pl_reactor *reactor);
 /* One round: serves, spins, waits until DEADLINE. -errno. */
 int pl_reactor_round(struct pl_reactor *reactor, uint64_t deadline_ns);
@@ -252,8 +254,10 @@ void pl_request_cancel(struct pl_session *session, uint64_t call);
 void pl_request_run_deferred(struct plait_request *request, plait_handler *handler, void *context);
 void pl_request_refuse_deferred(struct plait_request *request, uint32_t status); /* frees it, as any answer does */
 void pl_request_busy(struct plait_request *request, const char *text);           /* answers: a bound of the server */
-void pl_request_refuse(struct pl_session *session, const struct pl_frame *frame, uint32_t status);
-int pl_session_send(struct pl_session *session, const struct pl_frame *frame, const void *body);
+/* Answers STATUS; TEXT NULL: the status's own. */
+void pl_request_refuse(struct pl_session *session, const struct pl_frame *frame, uint32_t status, const char *text);
+/* BODY may lie in LOAN (NULL: it doesn't), which is taken over if the answer has to wait. */
+int pl_session_send(struct pl_session *session, const struct pl_frame *frame, const void *body, struct pl_loan *loan);
 bool pl_session_unsent(struct pl_session *session);      /* answers wait for room; reactor's thread */
 int pl_session_flush_parked(struct pl_session *session); /* reactor's thread; 0 or -errno */
 void pl_session_drop_parked(struct pl_session *session);

@@ -54,7 +54,8 @@ __attribute__((cold)) struct pl_session *pl_session_new(struct plait_server *ser
         bool any = listener->method == server->any; /* it takes every name, and this one names none */
         session->method_name = listener->url.method[0] || any ? listener->url.method : listener->method->name;
     }
-    session->reply_limit = PLAIT_MESSAGE_MAX;
+    session->datagrams = transport->datagrams;
+    session->reply_limit = session->datagrams ? PLAIT_DATAGRAM_MAX : PLAIT_MESSAGE_MAX;
     pthread_mutex_init(&session->send_lock, NULL);
     pl_list_init(&session->link);
     pl_list_init(&session->awake);
@@ -73,10 +74,10 @@ __attribute__((cold)) struct pl_session *pl_session_new(struct plait_server *ser
     struct pl_status_peer shown = { .pid = pid,
                                     .uid = uid,
                                     .transport = transport->ops->name,
-                                    .framing = pl_framing_name(listener->url.framing),
+                                    .framing = session->datagrams ? "datagram" : pl_framing_name(listener->url.framing),
                                     .name = address };
     session->status = pl_status_connection_add(server->status, &shown);
-    session->counters = pl_status_connection_counters(session->status);
+    session->counters = transport->counters = pl_status_connection_counters(session->status);
 
     struct pl_reactor *emptiest = &server->reactors[0];
     for (unsigned i = 1; i < server->thread_count; i++) {
@@ -187,13 +188,13 @@ static void check_deferred(struct pl_session *session)
 {
     uint32_t deferred =
         atomic_load_explicit(&session->deferred_count, memory_order_acquire); /* A_DEF1: pairs with R_DEF1 */
-    bool full = deferred >= session->server->outstanding_max;
-    bool order = session->input_over || (session->idless && deferred > 0);
+    bool full = deferred >= session->server->outstanding_max, one_at_a_time = session->idless && !session->datagrams;
+    bool order = session->input_over || (one_at_a_time && deferred > 0);
     if (full || order || session->input_over || session->drained) {
         atomic_store(&session->waits, true);              /* F_DEF2: then look again, against F_DEF1 in request.c */
         deferred = atomic_load(&session->deferred_count); /* F_DEF2: as above */
         full = deferred >= session->server->outstanding_max;
-        order = session->input_over || (session->idless && deferred > 0);
+        order = session->input_over || (one_at_a_time && deferred > 0);
     } else if (atomic_load_explicit(&session->waits, memory_order_relaxed)) { /* relaxed: only this thread sets it */
         atomic_store_explicit(&session->waits, false, memory_order_relaxed);
     }
@@ -330,11 +331,18 @@ static void take(struct pl_session *session, struct pl_message *message)
         return; /* beyond the GOAWAY: the client runs it elsewhere */
     }
     session->taken++;
+    if (session->datagrams && message->size > transport->max_message) {
+        pl_count(&session->counters->protocol_errors, 1);
+        (void)pl_error(-EMSGSIZE, "the request has %zu bytes; this listener's max_message is %llu", message->size,
+                       (unsigned long long)transport->max_message);
+        pl_request_refuse(session, frame, PL_STATUS_TOO_LARGE, pl_error_text());
+        return;
+    }
     bool gone = transport->hung_up && transport->bell >= 0;
     if (call && (gone || is_late(session, message))) {
         /* Its time was over before it ran, or nobody is there to be answered. */
         pl_count(&session->counters->dropped, 1);
-        if (!gone) pl_request_refuse(session, frame, PL_STATUS_TOO_LATE);
+        if (!gone) pl_request_refuse(session, frame, PL_STATUS_TOO_LATE, NULL);
         return;
     }
     pl_transport_shm_taken(transport, session->taken);
@@ -438,8 +446,9 @@ bool pl_session_serve(struct pl_session *session)
             pl_session_set_pause(session, PL_PAUSE_PARKED, true);
         }
     }
-    if (session->drained && !session->dead && !transport->partial && !transport->ops->ready(transport) &&
-        finished(session)) {
+    /* Of datagrams there may be no end: what was not taken by now is lost to its sender. */
+    if (session->drained && !session->dead && !transport->partial &&
+        (session->datagrams || !transport->ops->ready(transport)) && finished(session)) {
         pl_session_end(session);
         return true;
     }
@@ -468,7 +477,7 @@ __attribute__((cold)) void pl_session_drain(struct pl_session *session)
         struct pl_frame frame = { .kind = PL_FRAME_GOAWAY, .size = sizeof(position) };
         pl_frame_store_u64(position, session->taken_limit);
         pthread_mutex_lock(&session->send_lock);
-        (void)pl_session_send(session, &frame, position);
+        (void)pl_session_send(session, &frame, position, NULL);
         pthread_mutex_unlock(&session->send_lock);
     }
     check_deferred(session);

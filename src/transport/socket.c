@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/fd.h"
+#include "base/interrupt.h"
 
 #include <errno.h>
 #include <netinet/in.h>
@@ -28,12 +29,15 @@ void pl_socket_tune(int fd)
         (void)setsockopt(fd, options[i].level, options[i].option, &options[i].value, sizeof(int));
 }
 
-static int open_socket(int family, int *ret_fd)
+static int type_of(const struct pl_url *url)
 {
-    int fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0)
-        return pl_error(-errno, "no socket: %s%s", pl_error_word(errno),
-                        errno == EMFILE ? " (raise the descriptor limit, ulimit -n)" : "");
+    return url->scheme == PL_SCHEME_UDP ? SOCK_DGRAM : SOCK_STREAM;
+}
+
+static int open_socket(int family, int type, int *ret_fd)
+{
+    int fd = socket(family, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0) return pl_error(-errno, "no socket: %s", pl_error_word(errno));
     *ret_fd = fd;
     return 0;
 }
@@ -45,7 +49,7 @@ static bool stale_unix_socket(const struct pl_address *address, const char *path
     struct stat info;
     int fd PL_AUTO_CLOSE = -1;
     if (lstat(path, &info) < 0 || !S_ISSOCK(info.st_mode)) return false;
-    if (open_socket(AF_UNIX, &fd) < 0) return false;
+    if (open_socket(AF_UNIX, SOCK_STREAM, &fd) < 0) return false;
     return connect(fd, (const struct sockaddr *)&address->storage, address->size) < 0 && errno == ECONNREFUSED;
 }
 
@@ -58,15 +62,16 @@ static int bind_and_listen(const struct pl_url *url, struct pl_address *address,
 {
     char text[PL_ADDRESS_TEXT];
     int fd PL_AUTO_CLOSE = -1;
-    int r = open_socket(address->storage.ss_family, &fd);
+    int r = open_socket(address->storage.ss_family, type_of(url), &fd);
     if (r < 0) return r;
+    /* Not for UDP, where it would let two servers have one port. */
     if (url->scheme == PL_SCHEME_TCP) (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &(int){ 1 }, sizeof(int));
     r = bind_to(fd, address);
     if (r == -EADDRINUSE && url->scheme == PL_SCHEME_UNIX && stale_unix_socket(address, url->path)) {
         (void)unlink(url->path);
         r = bind_to(fd, address);
     }
-    if (r == 0 && listen(fd, BACKLOG) < 0) r = -errno;
+    if (r == 0 && type_of(url) == SOCK_STREAM && listen(fd, BACKLOG) < 0) r = -errno;
     if (r < 0)
         return pl_error(r, "cannot listen on %s: %s%s",
                         url->scheme == PL_SCHEME_UNIX ? url->path : pl_address_format(address, text, sizeof(text)),
@@ -88,7 +93,7 @@ static int listen_unix(const struct pl_url *url, int *ret_fd)
     return bind_and_listen(url, &address, ret_fd);
 }
 
-static int listen_tcp(const struct pl_url *url, int *ret_fd, uint16_t *ret_port)
+static int listen_inet(const struct pl_url *url, int *ret_fd, uint16_t *ret_port)
 {
     struct pl_address addresses[ADDRESSES];
     int count = pl_address_resolve(url->host, url->port, true, addresses, ADDRESSES);
@@ -115,10 +120,10 @@ int pl_socket_listen(const struct pl_url *url, int *ret_fd, char *ret_url, size_
     struct pl_url real = *url;
     int fd = -1, r;
     if (url->scheme == PL_SCHEME_UNIX) r = listen_unix(url, &fd);
-    else if (url->scheme == PL_SCHEME_TCP) r = listen_tcp(url, &fd, &real.port);
-    else
-        r = pl_error(-EINVAL,
-                     "cannot listen on a bare name; a server's name is offered anyway (give tcp:// or unix://)");
+    else if (url->scheme == PL_SCHEME_NAME)
+        r = pl_error(-EINVAL, "cannot listen on a bare name; a server's name is offered anyway (give tcp://, udp:// or "
+                              "unix://)");
+    else r = listen_inet(url, &fd, &real.port);
     if (r < 0) return r;
     pl_url_format(&real, ret_url, size);
     *ret_fd = fd;
@@ -146,20 +151,15 @@ int pl_socket_accept(int listener, int *ret_fd, struct pl_address *ret_peer)
 
 static int wait_connected(int fd, uint64_t deadline_ns)
 {
-    for (;;) {
-        struct pollfd poller = { .fd = fd, .events = POLLOUT };
-        int n = poll(&poller, 1, pl_clock_poll_ms(deadline_ns));
-        if (n == 0) return -ETIMEDOUT;
-        if (n < 0 && errno != EINTR) return -errno;
-        if (n < 0) continue;
-        int error = 0;
-        socklen_t size = sizeof(error);
-        if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) < 0) return -errno;
-        return -error;
-    }
+    int n = pl_interrupt_poll(fd, POLLOUT, deadline_ns, 0);
+    if (n <= 0) return n == 0 ? -ETIMEDOUT : n;
+    int error = 0;
+    socklen_t size = sizeof(error);
+    if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) < 0) return -errno;
+    return -error;
 }
 
-/* TCP on one machine can connect a socket to itself: its ephemeral port may be the very one that it calls while
+/* TCP and UDP on one machine can connect a socket to itself: its ephemeral port may be the very one that it calls while
  * nobody listens there. */
 static bool met_itself(int fd, const struct pl_address *peer)
 {
@@ -171,10 +171,10 @@ static bool met_itself(int fd, const struct pl_address *peer)
     return strcmp(pl_address_format(&own, a, sizeof(a)), pl_address_format(peer, b, sizeof(b))) == 0;
 }
 
-static int connect_one(const struct pl_address *address, const char *where, uint64_t deadline_ns, int *ret_fd)
+static int connect_one(const struct pl_address *address, int type, const char *where, uint64_t deadline_ns, int *ret_fd)
 {
     int fd PL_AUTO_CLOSE = -1;
-    int r = open_socket(address->storage.ss_family, &fd);
+    int r = open_socket(address->storage.ss_family, type, &fd);
     if (r < 0) return r;
     for (;;) {
         r = connect(fd, (const struct sockaddr *)&address->storage, address->size) == 0 ? 0 : -errno;
@@ -183,8 +183,9 @@ static int connect_one(const struct pl_address *address, const char *where, uint
         if (r != -EAGAIN) break;
         /* A Unix listener's backlog is full, and poll would say ready at once: by timer. */
         if (pl_clock_ns() >= deadline_ns) break;
-        (void)poll(NULL, 0, 1);
+        if (pl_interrupt_poll(-1, 0, pl_clock_deadline(1, 1), 0) == -EINTR) return -EINTR;
     }
+    if (r == -EINTR) return r; /* with its text */
     if (r == -EAGAIN) r = -ETIMEDOUT;
     if (r < 0)
         return pl_error(r, "cannot connect to %s: %s%s", where, pl_error_word(r),
@@ -206,12 +207,13 @@ int pl_socket_connect(const struct pl_url *url, uint64_t deadline_ns, int *ret_f
     for (int i = 0; i < count; i++) {
         const char *where =
             url->scheme == PL_SCHEME_UNIX ? url->path : pl_address_format(&addresses[i], text, sizeof(text));
-        r = connect_one(&addresses[i], where, deadline_ns, ret_fd);
+        r = connect_one(&addresses[i], type_of(url), where, deadline_ns, ret_fd);
         if (r == 0) {
             *ret_peer = addresses[i];
             if (url->scheme == PL_SCHEME_TCP) pl_socket_tune(*ret_fd);
             return 0;
         }
+        if (r == -EINTR) break;
     }
     return r;
 }

@@ -11,9 +11,14 @@
 #ifndef PL_TRANSPORT_TRANSPORT_H
 #define PL_TRANSPORT_TRANSPORT_H
 
+#include "base/address.h"
+#include "base/loan.h"
+#include "observe/status.h"
 #include "shm/segment.h"
 #include "wire/frame.h"
 #include "wire/framing.h"
+#include <netinet/in.h>
+#include <plait/plait.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -42,6 +47,26 @@ struct pl_message {
     struct pl_segment_view view;
 };
 
+/* Where a datagram came from, and so where its answer goes: a server's frame has its address as `call`, which
+ * never leaves this process. Lent as the body is. */
+struct pl_origin {
+    struct pl_address from;
+    sa_family_t to_family; /* of the address of ours that was called, where that matters; else AF_UNSPEC */
+    union {
+        struct in_addr v4;
+        struct in6_addr v6;
+    } to;
+    plait_peer peer; /* made when somebody asks: transport is NULL before */
+    char text[PL_ADDRESS_TEXT];
+};
+
+/* How a body may be sent. */
+enum {
+    PL_BODY_COPY = 0,
+    PL_BODY_BORROW = 1, /* it stays where it is until `pending` is false or `own` was called */
+    PL_BODY_LOANED = 2  /* it begins a loan: if this transport lent it, it is sent as it lies, and stays the holder's */
+};
+
 enum pl_spinning {
     PL_SPINNING_NEVER,
     PL_SPINNING_PAUSE, /* the peer was last seen on another CPU */
@@ -51,16 +76,15 @@ enum pl_spinning {
 struct pl_transport;
 
 struct pl_transport_ops {
-    const char *name; /* "shm", "unix", "tcp" */
+    const char *name; /* "shm", "unix", "tcp", "udp" */
 
     /* The opening bytes of the handshake, before the first frame; descriptors (borrowed) ride on them. 0, FULL,
      * -errno. NULL where there is no handshake. */
     int (*greet)(struct pl_transport *transport, const void *data, size_t size, const int *fds, size_t count);
 
     /* Takes all of FRAME and BODY or nothing: 0, FULL, -errno (the connection is over). A large body
-     * that doesn't go out at once is copied; with BORROW it may stay where it is until `pending` is
-     * false or `own` was called. Visible to the peer after flush. */
-    int (*send)(struct pl_transport *transport, const struct pl_frame *frame, const void *body, bool borrow);
+     * that doesn't go out at once is copied, but see HOW, a set of PL_BODY_. Visible to the peer after flush. */
+    int (*send)(struct pl_transport *transport, const struct pl_frame *frame, const void *body, unsigned how);
 
     /* Lets the peer see and know; pushes what is pending: 0, FULL (some is pending), -errno. */
     int (*flush)(struct pl_transport *transport);
@@ -104,7 +128,9 @@ struct pl_transport {
     int socket, bell;
     const _Atomic uint64_t *moved; /* bytes through the socket so far: progress */
     bool partial;                  /* receive said EMPTY in the middle of a message */
-    bool hung_up; /* set by the owner when epoll says so; what was committed before is still received */
+    bool hung_up;                 /* set by the owner when epoll says so; what was committed before is still received */
+    bool datagrams;               /* no connection: nothing that epoll says ends it */
+    struct pl_counters *counters; /* the owner's: where a transport counts what it loses; NULL: nowhere */
 };
 
 enum { PL_ADMIT_ABOVE = 1 << 20 };
@@ -156,6 +182,15 @@ int pl_transport_shm_new(struct pl_transport **ret_transport, int socket, struct
 void pl_transport_shm_taken(struct pl_transport *transport, uint64_t count);
 uint64_t pl_transport_shm_count_taken(struct pl_transport *transport);
 
+/* Loans: under the send lock, as send; what isn't shared memory, or fits a ring, lends plain memory. ASK: the bell
+ * tells when a segment comes back. 0; FULL: all segments are out; -EPROTO (the connection is over), -ENOMEM, -EMFILE
+ * (it isn't), with text. */
+int pl_transport_loan(struct pl_transport *transport, size_t size, bool ask, struct pl_loan *ret_loan);
+int pl_transport_loan_populate(struct pl_loan *loan); /* no lock: it can take milliseconds. -ENOMEM: give it back */
+/* Whether LOAN can be sent here without a copy. */
+bool pl_transport_lent(struct pl_transport *transport, const struct pl_loan *loan);
+void pl_transport_loan_census(struct pl_transport *transport, unsigned *ret_held, unsigned *ret_lent);
+
 /* Messages without ids on SOCKET (taken, as below): every incoming message becomes a CALL (server) or a
  * REPLY (client); an outgoing REPLY with a status becomes what the framing has for failures: the line
  * "error: TEXT", or for length -ECONNABORTED: close. */
@@ -166,6 +201,10 @@ struct pl_idless_options {
 };
 int pl_transport_idless_new(struct pl_transport **ret_transport, int socket, const char *name,
                             const struct pl_idless_options *options);
+
+/* Datagrams on SOCKET (taken, as above): bound, each is a CALL and may be answered in any order; or (client)
+ * connected, the next is the REPLY. A send is never FULL: a reply that the kernel doesn't take is lost and counted. */
+int pl_transport_udp_new(struct pl_transport **ret_transport, int socket, bool server);
 
 /* A plait connection on SOCKET (taken, closed on close; also on failure). NAME is static. */
 int pl_transport_stream_new(struct pl_transport **ret_transport, int socket, const char *name);

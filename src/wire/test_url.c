@@ -77,6 +77,30 @@ TEST(hosts_and_ports_come_back_in_canonical_form)
     CHECK_STR(url.host, "fe80::1%eth0");
 }
 
+TEST(datagrams_have_no_framing_and_their_own_limit)
+{
+    struct pl_url url;
+    CHECK_INT(parse(&url, "udp://[::1]:53"), 0);
+    CHECK_INT(url.scheme, PL_SCHEME_UDP);
+    CHECK_INT(url.framing, PL_FRAMING_RAW);
+    check_round("UDP://h:1/n?framing=raw&insecure=1&method=m&max_message=1k",
+                "udp://h:1/n?method=m&max_message=1k&insecure=1");
+    check_round("udp://h:1?max_message=65507", "udp://h:1?max_message=65507");
+    check_refused("udp://h:1?max_message=65508", -EINVAL,
+                  "max_message=65508 in 'udp://h:1?max_message=65508': a datagram holds at most 65507 bytes "
+                  "(PLAIT_DATAGRAM_MAX)");
+    check_refused("udp://h:1?max_message=64k", -EINVAL,
+                  "max_message=64k in 'udp://h:1?max_message=64k': a datagram holds at most 65507 bytes "
+                  "(PLAIT_DATAGRAM_MAX)");
+    check_refused("udp://h:1?framing=plait", -EINVAL,
+                  "framing=plait in 'udp://h:1?framing=plait': over udp:// a message is a datagram, which needs no "
+                  "framing; leave it out, or use tcp://");
+    check_refused("udp://h:1?until=eof", -EINVAL,
+                  "option 'until' in 'udp://h:1?until=eof' means nothing for udp://: known are framing, method, "
+                  "max_message, insecure");
+    check_refused("udp://h", -EINVAL, "no port in 'udp://h': write udp://HOST:PORT");
+}
+
 TEST(options_come_back_in_one_order)
 {
     check_round("tcp://h:1?insecure=1&max_message=1048576&until=eof&method=m&framing=raw",
@@ -221,10 +245,9 @@ TEST(schemes_that_are_not_there_are_told_by_name)
 {
     check_refused("tls://h:1", -EPROTONOSUPPORT, "needs plait-tls, which is not installed");
     check_refused("TLS://h:1", -EPROTONOSUPPORT, "plait-tls");
-    check_refused("udp://h:1", -EPROTONOSUPPORT, "udp:// in 'udp://h:1' is not built into this version: use tcp://");
     check_refused("http://h/", -EPROTONOSUPPORT, "unknown scheme 'http://'");
     check_refused("://h", -EPROTONOSUPPORT, "unknown scheme '://'");
-    check_refused("tcpx://h:1", -EPROTONOSUPPORT, "known are tcp://HOST:PORT, unix:///PATH");
+    check_refused("tcpx://h:1", -EPROTONOSUPPORT, "known are tcp://HOST:PORT, udp://HOST:PORT, unix:///PATH");
 }
 
 TEST(what_people_write_instead_of_a_name_is_explained)

@@ -24,6 +24,12 @@ const char *pl_framing_name(enum pl_framing framing)
     return framing_names[(unsigned)framing < FRAMINGS ? framing : 0];
 }
 
+const char *pl_url_messages(const struct pl_url *url)
+{
+    static const char *const texts[FRAMINGS] = { "framing=plait", "framing=raw", "framing=lines", "framing=length" };
+    return url->scheme == PL_SCHEME_UDP ? "a datagram (udp://)" : texts[url->framing];
+}
+
 /* What is being parsed, for the errors: the whole text, and how much of it they show. */
 struct part {
     const char *start;
@@ -57,6 +63,11 @@ static bool contains(struct part part, char c)
 
 static int read_framing(struct pl_url *url, struct part value, const char *text)
 {
+    if (url->scheme == PL_SCHEME_UDP && !equals(value, "raw"))
+        return pl_error(-EINVAL,
+                        "framing=%.*s in '%.*s': over udp:// a message is a datagram, which needs no framing; leave "
+                        "it out, or use tcp://",
+                        SHOW(value), SHOWN, text);
     for (int i = 0; i < FRAMINGS; i++) {
         if (!equals(value, framing_names[i])) continue;
         url->framing = (enum pl_framing)i;
@@ -105,6 +116,9 @@ static int read_max_message(struct pl_url *url, struct part value, const char *t
         if (suffix != NULL) shift = 10 * (unsigned)((suffix - suffixes) / 2 + 1);
     }
     bool well_formed = digits > 0 && value.size == digits + (shift != 0);
+    if (well_formed && url->scheme == PL_SCHEME_UDP && number > PLAIT_DATAGRAM_MAX >> shift)
+        return pl_error(-EINVAL, "max_message=%.*s in '%.*s': a datagram holds at most %u bytes (PLAIT_DATAGRAM_MAX)",
+                        SHOW(value), SHOWN, text, PLAIT_DATAGRAM_MAX);
     if (!well_formed || number == 0 || number > PLAIT_MESSAGE_MAX >> shift)
         return pl_error(-EINVAL,
                         "max_message=%.*s in '%.*s': give bytes from 1 to 1G (PLAIT_MESSAGE_MAX), as in 65536, "
@@ -139,11 +153,12 @@ static const struct option {
     unsigned schemes; /* bits: where it means something */
     int (*read)(struct pl_url *url, struct part value, const char *text);
 } options[] = {
-    { "framing", 1 << PL_SCHEME_TCP | 1 << PL_SCHEME_UNIX, read_framing },
-    { "method", 1 << PL_SCHEME_TCP | 1 << PL_SCHEME_UNIX, read_method },
+    { "framing", 1 << PL_SCHEME_TCP | 1 << PL_SCHEME_UNIX | 1 << PL_SCHEME_UDP, read_framing },
+    { "method", 1 << PL_SCHEME_TCP | 1 << PL_SCHEME_UNIX | 1 << PL_SCHEME_UDP, read_method },
     { "until", 1 << PL_SCHEME_TCP | 1 << PL_SCHEME_UNIX, read_until },
-    { "max_message", 1 << PL_SCHEME_TCP | 1 << PL_SCHEME_UNIX | 1 << PL_SCHEME_NAME, read_max_message },
-    { "insecure", 1 << PL_SCHEME_TCP, read_insecure },
+    { "max_message", 1 << PL_SCHEME_TCP | 1 << PL_SCHEME_UNIX | 1 << PL_SCHEME_UDP | 1 << PL_SCHEME_NAME,
+      read_max_message },
+    { "insecure", 1 << PL_SCHEME_TCP | 1 << PL_SCHEME_UDP, read_insecure },
     { "shm", 1 << PL_SCHEME_UNIX | 1 << PL_SCHEME_NAME, read_shm },
 };
 enum { OPTIONS = sizeof(options) / sizeof(options[0]), KNOWN_MAX = 128 };
@@ -171,6 +186,7 @@ static int unknown_option(const struct pl_url *url, struct part name, const char
             return pl_error(-EINVAL, "option '%s' in '%.*s' means nothing for %s: known are %s", word, SHOWN, text,
                             url->scheme == PL_SCHEME_NAME   ? "a service name"
                             : url->scheme == PL_SCHEME_UNIX ? "unix://"
+                            : url->scheme == PL_SCHEME_UDP  ? "udp://"
                                                             : "tcp://",
                             known);
         bool fits = options[i].schemes & 1u << url->scheme;
@@ -251,17 +267,17 @@ static int parse_host(struct pl_url *url, struct part host, const char *text)
 {
     if (host.size == 0)
         return pl_error(-EINVAL,
-                        "no host in '%.*s': write tcp://127.0.0.1:PORT, tcp://HOST:PORT, or tcp://*:PORT to "
+                        "no host in '%.*s': write %s://127.0.0.1:PORT, %s://HOST:PORT, or %s://*:PORT to "
                         "listen on all addresses",
-                        SHOWN, text);
+                        SHOWN, text, scheme_names[url->scheme], scheme_names[url->scheme], scheme_names[url->scheme]);
     if (contains(host, '@'))
-        return pl_error(-EINVAL, "'%.*s' in '%.*s' has a user: plait takes none, write tcp://HOST:PORT", SHOW(host),
-                        SHOWN, text);
+        return pl_error(-EINVAL, "'%.*s' in '%.*s' has a user: plait takes none, write %s://HOST:PORT", SHOW(host),
+                        SHOWN, text, scheme_names[url->scheme]);
     if (contains(host, ':'))
         return pl_error(-EINVAL,
                         "'%.*s' in '%.*s' has several colons: put an IPv6 address into brackets, as in "
-                        "tcp://[::1]:8888",
-                        SHOW(host), SHOWN, text);
+                        "%s://[::1]:8888",
+                        SHOW(host), SHOWN, text, scheme_names[url->scheme]);
     if (host.size >= sizeof(url->host))
         return pl_error(-EINVAL, "the host in '%.*s...' has %zu bytes: at most %zu are allowed", SHOWN, text, host.size,
                         sizeof(url->host) - 1);
@@ -290,9 +306,9 @@ static int parse_port(struct pl_url *url, struct part port, const char *text)
     return 0;
 }
 
-static int no_port(const char *text)
+static int no_port(const struct pl_url *url, const char *text)
 {
-    return pl_error(-EINVAL, "no port in '%.*s': write tcp://HOST:PORT", SHOWN, text);
+    return pl_error(-EINVAL, "no port in '%.*s': write %s://HOST:PORT", SHOWN, text, scheme_names[url->scheme]);
 }
 
 /* HOST:PORT or [V6]:PORT. */
@@ -302,17 +318,18 @@ static int parse_authority(struct pl_url *url, struct part authority, const char
     if (authority.size > 0 && authority.start[0] == '[') {
         struct part left = { authority.start + 1, authority.size - 1 };
         if (!contains(left, ']'))
-            return pl_error(-EINVAL, "the bracket in '%.*s' is not closed: write tcp://[::1]:8888", SHOWN, text);
+            return pl_error(-EINVAL, "the bracket in '%.*s' is not closed: write %s://[::1]:8888", SHOWN, text,
+                            scheme_names[url->scheme]);
         r = parse_v6(url, cut(&left, ']'), text);
         if (r < 0) return r;
-        if (left.size == 0 || left.start[0] != ':') return no_port(text);
+        if (left.size == 0 || left.start[0] != ':') return no_port(url, text);
         return parse_port(url, (struct part){ left.start + 1, left.size - 1 }, text);
     }
     size_t colon = authority.size;
     while (colon > 0 && authority.start[colon - 1] != ':') colon--;
     r = parse_host(url, (struct part){ authority.start, colon > 0 ? colon - 1 : authority.size }, text);
     if (r < 0) return r;
-    if (colon == 0) return no_port(text);
+    if (colon == 0) return no_port(url, text);
     return parse_port(url, (struct part){ authority.start + colon, authority.size - colon }, text);
 }
 
@@ -377,11 +394,9 @@ static int foreign_scheme(struct part scheme, const char *text)
                         "tls:// in '%.*s' needs plait-tls, which is not installed: install it, or use "
                         "tcp:// behind a tunnel (ssh -L, stunnel)",
                         SHOWN, text);
-    if (scheme.size == 3 && strncasecmp(scheme.start, "udp", 3) == 0)
-        return pl_error(-EPROTONOSUPPORT, "udp:// in '%.*s' is not built into this version: use tcp://", SHOWN, text);
     return pl_error(-EPROTONOSUPPORT,
-                    "unknown scheme '%.*s://' in '%.*s': known are tcp://HOST:PORT, unix:///PATH, and a "
-                    "service's bare name",
+                    "unknown scheme '%.*s://' in '%.*s': known are tcp://HOST:PORT, udp://HOST:PORT, unix:///PATH, "
+                    "and a service's bare name",
                     SHOW(scheme), SHOWN, text);
 }
 
@@ -398,7 +413,7 @@ static int parse_bare(struct pl_url *url, struct part name, const char *text)
     return parse_service(url, name, text);
 }
 
-static int parse_tcp(struct pl_url *url, struct part place, const char *text)
+static int parse_inet(struct pl_url *url, struct part place, const char *text)
 {
     struct part name = place, authority = cut(&name, '/');
     int r = parse_authority(url, authority, text);
@@ -435,13 +450,15 @@ int pl_url_parse(struct pl_url *ret_url, const char *text)
         place.size -= scheme.size + 3;
         place.start += scheme.size + 3;
         if (scheme.size == 3 && strncasecmp(scheme.start, "tcp", 3) == 0) url.scheme = PL_SCHEME_TCP;
+        else if (scheme.size == 3 && strncasecmp(scheme.start, "udp", 3) == 0) url.scheme = PL_SCHEME_UDP;
         else if (scheme.size == 4 && strncasecmp(scheme.start, "unix", 4) == 0) url.scheme = PL_SCHEME_UNIX;
         else return foreign_scheme(scheme, text);
     }
 
-    r = url.scheme == PL_SCHEME_TCP    ? parse_tcp(&url, place, text)
+    if (url.scheme == PL_SCHEME_UDP) url.framing = PL_FRAMING_RAW; /* the only one: what one recv() gives */
+    r = url.scheme == PL_SCHEME_NAME   ? parse_bare(&url, place, text)
         : url.scheme == PL_SCHEME_UNIX ? parse_path(&url, place, text)
-                                       : parse_bare(&url, place, text);
+                                       : parse_inet(&url, place, text);
     if (r == 0 && has_options) r = parse_options(&url, left, text);
     if (r < 0) return r;
     *ret_url = url;
@@ -518,7 +535,8 @@ const char *pl_url_format(const struct pl_url *url, char *text, size_t size)
 
     if (size > 0) text[0] = '\0';
     put_place(&writer, url);
-    if (url->framing != PL_FRAMING_PLAIT) put_option(&writer, "framing", pl_framing_name(url->framing));
+    if (url->framing != PL_FRAMING_PLAIT && url->scheme != PL_SCHEME_UDP)
+        put_option(&writer, "framing", pl_framing_name(url->framing));
     if (url->method[0] != '\0') put_option(&writer, "method", url->method);
     if (url->until_eof) put_option(&writer, "until", "eof");
     if (url->max_message != 0) put_max_message(&writer, url->max_message);

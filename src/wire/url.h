@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 enum pl_scheme { PL_SCHEME_NAME, PL_SCHEME_UNIX, PL_SCHEME_TCP, PL_SCHEME_UDP, PL_SCHEME_TLS };
+/* Over udp:// always RAW: a message is what one recv() gives. */
 enum pl_framing { PL_FRAMING_PLAIT, PL_FRAMING_RAW, PL_FRAMING_LINES, PL_FRAMING_LENGTH };
 
 struct pl_url {
@@ -29,5 +30,8 @@ int pl_url_parse(struct pl_url *ret_url, const char *text);
 /* Formats back to canonical text; returns TEXT. */
 const char *pl_url_format(const struct pl_url *url, char *text, size_t size);
 const char *pl_framing_name(enum pl_framing framing);
+
+/* What carries URL's messages, for errors: "framing=raw", "a datagram (udp://)". */
+const char *pl_url_messages(const struct pl_url *url);
 
 #endif

@@ -1,6 +1,7 @@
 """plait serve: what it prints, what it runs, what it kills, and how it ends."""
 
 import os
+import resource
 import signal
 import socket
 import threading
@@ -41,7 +42,7 @@ class Refusing(Case):
                 self.check_error(self.plait("serve", name, "--echo"), USAGE)
 
     def test_bad_urls_are_told(self):
-        for url in ("", "tcp://", "tcp://127.0.0.1", "tcp://127.0.0.1:70000", "ftp://127.0.0.1:1", "udp://127.0.0.1:1",
+        for url in ("", "tcp://", "tcp://127.0.0.1", "tcp://127.0.0.1:70000", "ftp://127.0.0.1:1", "udp://127.0.0.1:0?framing=lines",
                     "tls://127.0.0.1:1", "tcp://127.0.0.1:0?framing=none", "tcp://127.0.0.1:0?nonsense=1", "unix://"):
             with self.subTest(url):
                 self.check_error(self.plait("serve", "x", "--echo", "--listen", url), USAGE)
@@ -52,6 +53,18 @@ class Refusing(Case):
         self.assertIn("insecure=1", result.err)
         server = self.serve("x", "--echo", "--listen", "tcp://0.0.0.0:0?insecure=1")
         self.assertIn("unencrypted", server.lines[0])
+        self.assertIn("insecure=1", self.plait("serve", "x", "--echo", "--listen", "udp://0.0.0.0:0").err)
+
+    def test_a_datagram_listener_says_whom_it_admits_and_can_be_called_as_printed(self):
+        server = self.serve("x", "--listen", "udp://127.0.0.1:0?method=up", "--", "tr", "a-z", "A-Z")
+        self.assertIn("(admits every local user)", server.lines[0])
+        self.assertIn("?method=up", server.urls[0])
+        self.assertEqual(self.plait("call", server.urls[0], "hello").out, b"HELLO")
+        self.assertIn("udp", self.plait("ls", "x").text)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as plain:
+            plain.settimeout(60)
+            plain.sendto(b"bye", ("127.0.0.1", server.port()))
+            self.assertEqual(plain.recv(100), b"BYE")
 
     def test_a_port_in_use_is_told(self):
         with socket.socket() as holder:
@@ -80,6 +93,23 @@ class Refusing(Case):
         result = self.plait("serve", "x", "--echo")
         self.assertNotEqual(result.status, OK)
         self.assertIn(self.runtime, result.err)
+        os.unlink(self.runtime)
+        self.environment["PLAIT_DIR"] = os.path.join(self.runtime, "deep")
+        self.check_error(self.plait("serve", "x", "--echo"), FAILED, self.runtime, "make it")
+
+    def test_too_few_descriptors_are_told_with_what_to_do(self):
+        for limit in range(4, 30):
+            process = self.start("serve", "few", "--echo",
+                                 preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit)))
+            if process.stdout.readline().startswith(b"serving"):
+                process.kill()
+                process.communicate()
+                return
+            _, errors = process.communicate(timeout=PATIENCE)
+            with self.subTest(limit):
+                self.assertEqual(process.returncode, FAILED)
+                self.assertIn("ulimit -n", errors.decode())
+        self.fail("no limit was enough")
 
 
 class Running(Case):

@@ -6,7 +6,7 @@ import subprocess
 import schema
 from plaittest import FAILED, OK, PATIENCE, PLAIT, USAGE, Case, main
 
-VERBS = ["serve", "call", "ls", "bench", "doctor", "version", "help"]
+VERBS = ["serve", "call", "get", "ls", "bench", "doctor", "version", "help"]
 
 
 class Verbs(Case):

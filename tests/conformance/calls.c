@@ -29,7 +29,7 @@ static void check_echo(const struct cell *cell, const char *method, size_t size,
 
 /* ---- bodies: 8192 is what fits into a ring's record ---- */
 
-BEHAVIOUR(echoes_0_bytes, PLAIT | LINES | LENGTH, CALLS)
+BEHAVIOUR(echoes_0_bytes, PLAIT | LINES | LENGTH | DATAGRAM, CALLS)
 {
     check_echo(cell, "echo", 0, false);
 }
@@ -48,6 +48,10 @@ BEHAVIOUR(echoes_8192_bytes, ALL, CALLS)
 BEHAVIOUR(echoes_8193_bytes, ALL, CALLS)
 {
     check_echo(cell, "echo", 8193, false);
+}
+BEHAVIOUR(echoes_the_longest_datagram, DATAGRAM, CALLS)
+{
+    check_echo(cell, "echo", PLAIT_DATAGRAM_MAX, false);
 }
 BEHAVIOUR(echoes_64_KiB, PLAIT | LINES | LENGTH, CALLS)
 {
@@ -129,7 +133,7 @@ static void check_failure(const struct cell *cell, const struct answer *answer, 
         CHECK_INT(answer->result, 0);
         CHECK(strncmp(answer->data, "error: ", 7) == 0);
         CHECK_CONTAINS(answer->data, text);
-        if (cell->framing == FRAMING_RAW) CHECK(answer->data[answer->size - 1] == '\n');
+        if (cell->framing != FRAMING_LINES) CHECK(answer->data[answer->size - 1] == '\n');
     }
 }
 
@@ -192,7 +196,7 @@ BEHAVIOUR(a_deferred_reply_from_another_thread_arrives, ALL, CALLS | OWN_SERVICE
     void *client = cell->column->open(cell, service_url(&service, "later"), &(struct settings){ 0 });
     for (int i = 0; i < (cell->column->patience < 50 ? 2 : 50); i++) {
         char *data = pattern(cell, i % 2 ? 20000 : 20, (unsigned)i);
-        size_t size = i % 2 && cell->framing != FRAMING_RAW ? 20000 : 20;
+        size_t size = i % 2 && cell->framing != FRAMING_RAW ? 20000 : 20; /* raw could be split */
         cell->column->call(client, "later", data, size, 0, &answer);
         if (answer.result < 0) test_fail(__FILE__, __LINE__, "call %d: %s", i, answer.text);
         CHECK_INT(answer.size, size);
@@ -204,7 +208,7 @@ BEHAVIOUR(a_deferred_reply_from_another_thread_arrives, ALL, CALLS | OWN_SERVICE
     service_stop(&service);
 }
 
-BEHAVIOUR(a_server_that_closes_instead_of_replying_is_known, IDLESS, CALLS | PLAIN_SERVER)
+BEHAVIOUR(a_server_that_closes_instead_of_replying_is_known, STREAMED, CALLS | PLAIN_SERVER)
 {
     struct service service;
     struct answer answer;
@@ -279,6 +283,38 @@ BEHAVIOUR(a_request_at_the_servers_limit_passes_and_one_byte_more_does_not, PLAI
     service_stop(&service);
 }
 
+BEHAVIOUR(a_datagram_at_the_servers_limit_passes_and_one_byte_more_does_not, DATAGRAM, CALLS | OWN_SERVICE)
+{
+    struct service_options options = { .max_message = 1000 };
+    struct service service;
+    struct answer answer;
+    char *data = pattern(cell, 1001, 1);
+    service_start(&service, cell, "echo", &options);
+    call_once(cell, &service, "echo", data, 1000, &answer);
+    CHECK_INT(answer.size, 1000);
+    answer_free(&answer);
+    call_once(cell, &service, "echo", data, 1001, &answer);
+    CHECK_INT(answer.result, 0);
+    CHECK_STR(answer.data, "error: the request has 1001 bytes; this listener's max_message is 1000\n");
+    answer_free(&answer);
+    free(data);
+    service_stop(&service);
+}
+
+BEHAVIOUR(a_message_beyond_a_datagram_names_the_limit, DATAGRAM, CALLS | DEADLINES)
+{
+    struct service service;
+    struct answer answer;
+    char *data = pattern(cell, PLAIT_DATAGRAM_MAX + 1, 1);
+    service_start(&service, cell, "echo", NULL);
+    call_once(cell, &service, "echo", data, PLAIT_DATAGRAM_MAX + 1, &answer);
+    CHECK(answer.result < 0);
+    CHECK_CONTAINS(answer.text, "PLAIT_DATAGRAM_MAX, 65507");
+    answer_free(&answer);
+    free(data);
+    service_stop(&service);
+}
+
 static void refuse_beyond(const struct cell *cell, const struct service *service, unsigned limit)
 {
     struct settings settings = { .max_message = limit };
@@ -303,11 +339,12 @@ static void refuse_beyond(const struct cell *cell, const struct service *service
     cell->column->close(client);
 }
 
-BEHAVIOUR(a_reply_beyond_the_clients_limit_is_refused_by_name, PLAIT | LINES | LENGTH, CALLS | LIMITS)
+BEHAVIOUR(a_reply_beyond_the_clients_limit_is_refused_by_name, PLAIT | LINES | LENGTH | DATAGRAM, CALLS | LIMITS)
 {
     struct service service;
     service_start(&service, cell, "bytes", NULL);
-    refuse_beyond(cell, &service, 1 << 20); /* the hello tells it in MiB, the server refuses */
-    refuse_beyond(cell, &service, 1000);    /* rounded up there, the client refuses */
+    if (cell->framing != FRAMING_DATAGRAM)
+        refuse_beyond(cell, &service, 1 << 20); /* the hello tells it in MiB, the server refuses */
+    refuse_beyond(cell, &service, 1000);        /* rounded up there, the client refuses */
     service_stop(&service);
 }

@@ -12,13 +12,14 @@ struct plain_client {
     int fd;
     enum framing framing;
     bool until_eof;
+    bool received; /* a datagram, which may be empty */
 };
 
 static void *socket_open(const struct cell *cell, const char *url, const struct settings *settings)
 {
     struct plain_client *own = calloc(1, sizeof(*own));
     CHECK(own != NULL);
-    *own = (struct plain_client){ connect_to(url), cell->framing, settings->until_eof };
+    *own = (struct plain_client){ connect_to(url), cell->framing, settings->until_eof, false };
     return own;
 }
 
@@ -42,6 +43,7 @@ static bool whole(const struct plain_client *own, const char *data, size_t size,
     *ret_offset = own->framing == FRAMING_LENGTH ? 4 : 0;
     *ret_size = size;
     if (own->framing == FRAMING_RAW) return !own->until_eof && size > 0;
+    if (own->framing == FRAMING_DATAGRAM) return own->received;
     if (own->framing == FRAMING_LINES) {
         if (size == 0 || data[size - 1] != '\n') return false;
         *ret_size = size - 1;
@@ -60,15 +62,18 @@ static void socket_call(void *client, const char *method, const void *data, size
     size_t left, received = 0, room = 1 << 16, offset = 0, body = 0;
     char *request = frame(own, data, size, &left), *next = request, *reply = malloc(room + 1);
     ssize_t n = 1;
+    bool unsent = own->framing == FRAMING_DATAGRAM; /* an empty one goes out, too */
+    own->received = false;
     (void)method, (void)timeout;
     *answer = (struct answer){ .result = -ECONNRESET };
     if (left == 0 && own->until_eof) shutdown(own->fd, SHUT_WR);
-    while (n > 0 && (left > 0 || !whole(own, reply, received, &offset, &body))) {
-        struct pollfd event = { .fd = own->fd, .events = (short)(POLLIN | (left > 0 ? POLLOUT : 0)) };
+    while (n > 0 && (left > 0 || unsent || !whole(own, reply, received, &offset, &body))) {
+        struct pollfd event = { .fd = own->fd, .events = (short)(POLLIN | (left > 0 || unsent ? POLLOUT : 0)) };
         CHECK(reply != NULL);
         CHECK_INT(poll(&event, 1, 30000), 1);
         if (event.revents & POLLOUT) {
             ssize_t sent = send(own->fd, next, left, MSG_NOSIGNAL | MSG_DONTWAIT);
+            unsent = false;
             if (sent > 0) {
                 next += sent;
                 left -= (size_t)sent;
@@ -79,6 +84,11 @@ static void socket_call(void *client, const char *method, const void *data, size
         if (room - received < 1 << 16) reply = realloc(reply, 1 + (room *= 2));
         n = recv(own->fd, reply + received, room - received, 0);
         if (n > 0) received += (size_t)n;
+        if (own->framing == FRAMING_DATAGRAM) {
+            CHECK(n >= 0);
+            own->received = true;
+            break;
+        }
     }
     bool complete = own->until_eof ? n == 0 : whole(own, reply, received, &offset, &body);
     if (complete) {

@@ -16,13 +16,16 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum framing { FRAMING_PLAIT, FRAMING_RAW, FRAMING_LINES, FRAMING_LENGTH, FRAMINGS };
+/* DATAGRAM is what udp:// has instead: each message is a datagram. */
+enum framing { FRAMING_PLAIT, FRAMING_RAW, FRAMING_LINES, FRAMING_LENGTH, FRAMING_DATAGRAM, FRAMINGS };
 enum {
     PLAIT = 1 << FRAMING_PLAIT,
     RAW = 1 << FRAMING_RAW,
     LINES = 1 << FRAMING_LINES,
     LENGTH = 1 << FRAMING_LENGTH,
-    IDLESS = RAW | LINES | LENGTH,
+    DATAGRAM = 1 << FRAMING_DATAGRAM,
+    STREAMED = RAW | LINES | LENGTH, /* messages without ids on a stream */
+    IDLESS = STREAMED | DATAGRAM,
     ALL = PLAIT | IDLESS,
 };
 
@@ -116,7 +119,7 @@ struct column {
     void (*close)(void *client);
 };
 
-extern const struct column column_c, column_cpp, column_command, column_socket, column_plain;
+extern const struct column column_c, column_cpp, column_python, column_command, column_socket, column_plain;
 
 /* ---- behaviours ---- */
 

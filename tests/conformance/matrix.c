@@ -11,14 +11,19 @@ static const struct transport transports[] = {
     { "shm", "shm", PLAIT, NULL, "" },
     { "shm=off", "unix", PLAIT, NULL, "shm=off" },
     { "unix+shm", "shm", PLAIT, "unix://%s/", "" },
-    { "unix", "unix", ALL, "unix://%s/", "shm=off" },
-    { "tcp4", "tcp", ALL, "tcp://127.0.0.1:0", "" },
-    { "tcp6", "tcp", ALL, "tcp://[::1]:0", "" },
+    { "unix", "unix", PLAIT | STREAMED, "unix://%s/", "shm=off" },
+    { "tcp4", "tcp", PLAIT | STREAMED, "tcp://127.0.0.1:0", "" },
+    { "tcp6", "tcp", PLAIT | STREAMED, "tcp://[::1]:0", "" },
+    { "udp4", "udp", DATAGRAM, "udp://127.0.0.1:0", "" },
+    { "udp6", "udp", DATAGRAM, "udp://[::1]:0", "" },
 };
 static const struct column *const columns[] = {
     &column_c,
 #ifdef CONFORMANCE_CPP /* a compiler for it was there */
     &column_cpp,
+#endif
+#ifdef CONFORMANCE_PYTHON /* the package was built */
+    &column_python,
 #endif
     &column_command, &column_socket, &column_plain,
 };

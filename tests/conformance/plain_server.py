@@ -116,6 +116,27 @@ def accept(way, listener):
         threading.Thread(target=serve, args=(way, connection), daemon=True).start()
 
 
+def serve_datagrams(way, receiver):
+    """The same ways, as if the sender were a connection that takes one answer."""
+    class Sender:
+        def __init__(self, address):
+            self.address = address
+
+        def sendall(self, data):
+            receiver.sendto(data, self.address)
+
+    while True:
+        data, address = receiver.recvfrom(1 << 16)
+        threading.Thread(target=way, args=(Sender(address), data), daemon=True).start()
+
+
+def open_receiver(name):
+    six = "[" in listen
+    receiver = socket.socket(socket.AF_INET6 if six else socket.AF_INET, socket.SOCK_DGRAM)
+    receiver.bind(("::1" if six else "127.0.0.1", 0))
+    return receiver, "udp://%s:%d" % ("[::1]" if six else "127.0.0.1", receiver.getsockname()[1])
+
+
 def open_listener(name):
     if listen.startswith("unix://"):
         path = listen[len("unix://"):] + name
@@ -136,8 +157,13 @@ def open_listener(name):
 
 lines = ""
 for name, way in (("echo", echo), ("late", late), ("drop", drop), ("cut", cut), ("pieces", pieces), ("bytes", count)):
-    listener, url = open_listener(name)
-    threading.Thread(target=accept, args=(way, listener), daemon=True).start()
+    if framing == "datagram":
+        listener, url = open_receiver(name)
+        serving = serve_datagrams
+    else:
+        listener, url = open_listener(name)
+        serving = accept
+    threading.Thread(target=serving, args=(way, listener), daemon=True).start()
     lines += f"{name} {url}\n"
 os.write(out, (lines + "\n").encode())
 os.close(out)

@@ -31,6 +31,17 @@ static void echo(plait_request *request, void *context)
     plait_request_reply_as(request, plait_request_encoding(request), body.data, body.size);
 }
 
+/* Echoes by a loan. */
+static void lend(plait_request *request, void *context)
+{
+    plait_bytes body = plait_request_body(request);
+    plait_loan *loan = NULL;
+    (void)context;
+    if (plait_request_reply_loan(request, body.size, &loan) < 0) abort();
+    if (body.size) memcpy(plait_loan_data(loan), body.data, body.size);
+    plait_request_reply_loaned(request, plait_request_encoding(request), loan, body.size);
+}
+
 static void fail(plait_request *request, void *context)
 {
     plait_bytes body = plait_request_body(request);
@@ -235,7 +246,7 @@ static const struct method {
     { "noted", noted },         { "info", info },
     { "relay", relay },         { "open_self", open_self_elsewhere },
     { "call_self", call_self }, { "two_lines", two_lines },
-    { "cancelled", cancelled },
+    { "cancelled", cancelled }, { "lend", lend },
 };
 enum { METHODS = sizeof(methods) / sizeof(methods[0]) };
 
@@ -257,8 +268,8 @@ void service_listen_url(char url[SERVICE_TEXT], const struct cell *cell, const s
     if (options->max_message) snprintf(limit, sizeof(limit), "&max_message=%" PRIu64, options->max_message);
     if (cell->framing == FRAMING_PLAIT) snprintf(url + used, SERVICE_TEXT - (size_t)used, "?framing=plait%s", limit);
     else
-        snprintf(url + used, SERVICE_TEXT - (size_t)used, "?framing=%s&method=%s%s", framing_name(cell->framing),
-                 method, limit);
+        snprintf(url + used, SERVICE_TEXT - (size_t)used, "?framing=%s&method=%s%s",
+                 framing_name(cell->framing == FRAMING_DATAGRAM ? FRAMING_RAW : cell->framing), method, limit);
 }
 
 /* One for each method where the framing carries none. */

@@ -18,7 +18,7 @@
 
 const char *framing_name(enum framing framing)
 {
-    static const char *const names[FRAMINGS] = { "plait", "raw", "lines", "length" };
+    static const char *const names[FRAMINGS] = { "plait", "raw", "lines", "length", "datagram" };
     return names[framing];
 }
 
@@ -97,7 +97,7 @@ int connect_to(const char *url)
         strcpy(address.un.sun_path, text + 7);
     } else {
         char *colon = strrchr(text, ':');
-        CHECK(strncmp(text, "tcp://", 6) == 0);
+        CHECK(strncmp(text, "tcp://", 6) == 0 || strncmp(text, "udp://", 6) == 0);
         if (text[6] == '[') {
             colon[-1] = 0;
             size = sizeof(address.in6);
@@ -112,10 +112,11 @@ int connect_to(const char *url)
             CHECK_INT(inet_pton(AF_INET, text + 6, &address.in.sin_addr), 1);
         }
     }
-    int fd = socket(address.any.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0), one = 1;
+    bool datagrams = strncmp(text, "udp", 3) == 0;
+    int fd = socket(address.any.sa_family, (datagrams ? SOCK_DGRAM : SOCK_STREAM) | SOCK_CLOEXEC, 0), one = 1;
     CHECK(fd >= 0);
     if (connect(fd, &address.any, size) < 0) test_fail(__FILE__, __LINE__, "connect %s: %s", url, strerror(errno));
-    if (address.any.sa_family != AF_UNIX) setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+    if (address.any.sa_family != AF_UNIX && !datagrams) setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
     return fd;
 }
 

@@ -73,7 +73,7 @@ static void send_message(const struct cell *cell, int fd, const char *text)
     send_all(fd, bytes, size);
 }
 
-BEHAVIOUR(a_request_before_fin_is_answered_then_the_server_closes, IDLESS, SOCKETS)
+BEHAVIOUR(a_request_before_fin_is_answered_then_the_server_closes, STREAMED, SOCKETS)
 {
     struct service service;
     service_start(&service, cell, "echo", NULL);
@@ -86,7 +86,7 @@ BEHAVIOUR(a_request_before_fin_is_answered_then_the_server_closes, IDLESS, SOCKE
     service_stop(&service);
 }
 
-BEHAVIOUR(a_deferred_request_before_fin_is_answered_too, IDLESS, SOCKETS)
+BEHAVIOUR(a_deferred_request_before_fin_is_answered_too, STREAMED, SOCKETS)
 {
     struct service service;
     service_start(&service, cell, "later", NULL);
@@ -113,7 +113,7 @@ BEHAVIOUR(a_last_line_may_lack_its_newline, LINES, SOCKETS)
     service_stop(&service);
 }
 
-BEHAVIOUR(fin_without_data_is_no_request, IDLESS, SOCKETS)
+BEHAVIOUR(fin_without_data_is_no_request, STREAMED, SOCKETS)
 {
     struct service service;
     struct answer answer;
@@ -180,7 +180,7 @@ BEHAVIOUR(a_failure_comes_after_earlier_replies, LINES | LENGTH, SOCKETS)
     service_stop(&service);
 }
 
-BEHAVIOUR(a_slow_sender_is_served_and_holds_up_nobody, IDLESS, SOCKETS)
+BEHAVIOUR(a_slow_sender_is_served_and_holds_up_nobody, STREAMED, SOCKETS)
 {
     struct service service;
     size_t size;

@@ -111,6 +111,8 @@ WRAP_SIZE(ENOSPC, pwrite64, (int fd, const void *bytes, size_t size, off_t at), 
 WRAP_SIZE(EIO, read, (int fd, void *bytes, size_t size), (fd, bytes, size))
 WRAP_SIZE(EACCES, readlink, (const char *path, char *text, size_t size), (path, text, size))
 WRAP_SIZE(EINTR, recv, (int fd, void *bytes, size_t size, int flags), (fd, bytes, size, flags))
+WRAP_CALL(ENOMEM, recvmmsg, (int fd, void *messages, unsigned count, int flags, void *timeout),
+          (fd, messages, count, flags, timeout))
 WRAP_SIZE(ENOMEM, recvmsg, (int fd, void *message, int flags), (fd, message, flags))
 WRAP_CALL(ENOSPC, renameat2, (int from, const char *path, int to, const char *other, unsigned flags),
           (from, path, to, other, flags))
@@ -202,6 +204,7 @@ static void open_serve_close(void)
     bool broken = bad(plait_server_handle(server, "", echo, NULL), "handle");
     broken = broken || bad(plait_server_listen(server, url), "listen");
     broken = broken || bad(plait_server_listen(server, "tcp://127.0.0.1:0?framing=lines"), "listen");
+    broken = broken || bad(plait_server_listen(server, "udp://127.0.0.1:0"), "listen");
     broken = broken || bad(plait_server_fd(server), "fd");
     for (int i = 0; i < 3 && !broken; i++) broken = bad(plait_server_dispatch(server, PLAIT_NOW), "dispatch");
     plait_server_close(server);
@@ -225,6 +228,18 @@ static void call_with(plait_client *client)
         int r = plait_client_call(client, "", body, sizes[i], NULL, &reply);
         if (!bad(r, "call")) CHECK_INT(plait_reply_body(reply).size, sizes[i]);
         plait_reply_free(reply);
+    }
+    for (int i = 0; i < 4; i++) {
+        plait_loan *loan = NULL;
+        size_t size = i % 2 ? 300000 : 20000;
+        int r = plait_client_loan(client, size, NULL, &loan);
+        if (r == -ENOMEM) { /* the connection lives */
+            CHECK(strstr(plait_error_text(), "loan") || strstr(plait_error_text(), "memory"));
+            CHECK_INT(plait_client_call(client, "", body, 8, NULL, NULL), 0);
+        }
+        if (bad(r, "loan")) continue;
+        memcpy(plait_loan_data(loan), body, 8);
+        (void)bad(plait_client_call_loan(client, "", loan, size, NULL, NULL), "call_loan");
     }
     int over = 0, started = 0;
     (void)bad(plait_client_fd(client), "fd");
@@ -290,8 +305,9 @@ static void put_client_through(int kind, const char *where)
     fault_new();
     struct board *board = board_new();
     struct started server =
-        serve(board, &(struct serve){ .name = "faulty", .listen = { "tcp://127.0.0.1:0" }, .storm = spare });
-    target = where ? where : server.url[0];
+        serve(board, &(struct serve){
+                         .name = "faulty", .listen = { "tcp://127.0.0.1:0", "udp://127.0.0.1:0" }, .storm = spare });
+    target = strcmp(where, "tcp") == 0 ? server.url[0] : strcmp(where, "udp") == 0 ? server.url[1] : where;
     put_through(kind, open_call_close);
     fault_arm(0, 0);
     end_server(&server);
@@ -309,7 +325,11 @@ TEST(a_client_survives_every_failing_allocation_over_a_socket)
 }
 TEST(a_client_survives_every_failing_allocation_over_tcp)
 {
-    put_client_through(1, NULL);
+    put_client_through(1, "tcp");
+}
+TEST(a_client_survives_every_failing_allocation_over_udp)
+{
+    put_client_through(1, "udp");
 }
 TEST(a_client_survives_every_failing_system_call_over_shared_memory)
 {
@@ -321,7 +341,11 @@ TEST(a_client_survives_every_failing_system_call_over_a_socket)
 }
 TEST(a_client_survives_every_failing_system_call_over_tcp)
 {
-    put_client_through(2, NULL);
+    put_client_through(2, "tcp");
+}
+TEST(a_client_survives_every_failing_system_call_over_udp)
+{
+    put_client_through(2, "udp");
 }
 
 TEST(a_server_opens_or_says_why_when_an_allocation_fails)
