@@ -60,6 +60,12 @@ static void json_instance(const plait_watch_instance *i)
     json_number("bytes_out", i->bytes_out);
     json_number("protocol_errors", i->protocol_errors);
     json_number("lost", i->lost);
+    json_number("busy_us", i->busy_us);
+    if (i->worker) {
+        json_integer("supervisor", i->supervisor);
+        json_number("worker", i->worker);
+        json_number("restarts", i->restarts);
+    }
     json_end();
 }
 
@@ -97,6 +103,23 @@ static void json_connection(const plait_watch_instance *i, const plait_watch_con
     json_end();
 }
 
+static void json_pools(const plait_watch *watch)
+{
+    for (size_t k = 0; k < plait_watch_pool_count(watch); k++) {
+        const plait_watch_pool *pool = plait_watch_pool_at(watch, k);
+        json_begin("pool");
+        json_integer("pid", pool->pid);
+        json_text("pool", pool->name);
+        json_number("threads", pool->threads);
+        json_number("capacity", pool->capacity);
+        json_number("waiting", pool->waiting);
+        json_number("oldest_us", pool->oldest_us);
+        json_number("taken", pool->taken);
+        json_number("refused", pool->refused);
+        json_end();
+    }
+}
+
 static void add_user(struct table *table, uint32_t uid)
 {
     const struct passwd *user = uid == UINT32_MAX ? NULL : getpwuid(uid);
@@ -106,23 +129,34 @@ static void add_user(struct table *table, uint32_t uid)
     else table_add(table, "%u", uid);
 }
 
+/* A handler that has been at it for a tenth of a second keeps its thread from others. */
+static void add_state(struct table *table, const plait_watch_instance *i)
+{
+    if (i->stopped) table_add(table, "stopped");
+    else if (i->busy_us < 100000) table_add(table, "serving");
+    else if (i->busy_us < 10000000) table_add(table, "busy %llu ms", (unsigned long long)i->busy_us / 1000);
+    else table_add(table, "busy %llu s", (unsigned long long)i->busy_us / 1000000);
+}
+
 static void print_instances(const plait_watch *watch)
 {
     struct table table;
     char age[16];
 
-    table_init(&table, "SERVICE|>PID|PROCESS|USER|>UP|>CLIENTS|>REQUESTS|>FAILED|STATE|ALSO LISTENING ON");
+    table_init(&table, "SERVICE|>PID|PROCESS|WORKER|USER|>UP|>CLIENTS|>REQUESTS|>FAILED|STATE|ALSO LISTENING ON");
     for (size_t k = 0; k < plait_watch_count(watch); k++) {
         const plait_watch_instance *i = plait_watch_at(watch, k);
         table_add(&table, "%s", i->service);
         table_add(&table, "%d", i->pid);
         table_add(&table, "%s", i->process);
+        if (i->worker) table_add(&table, "%u of %d", i->worker, i->supervisor);
+        else table_add(&table, "-");
         add_user(&table, i->uid);
         table_add(&table, "%s", age_text(i->started_ms, age));
         table_add(&table, "%zu", i->connection_count);
         table_add(&table, "%llu", (unsigned long long)i->requests);
         table_add(&table, "%llu", (unsigned long long)i->failures);
-        table_add(&table, "%s", i->stopped ? "stopped" : "serving");
+        add_state(&table, i);
         table_add(&table, "%s", i->urls[0] ? i->urls : "-");
     }
     table_print(&table);
@@ -141,6 +175,27 @@ static void print_methods(const plait_watch *watch)
         else printf("%.*s\n", (int)size, p);
         p += size;
     }
+}
+
+static void print_pools(const plait_watch *watch)
+{
+    struct table table;
+
+    if (plait_watch_pool_count(watch) == 0) return;
+    table_init(&table, "POOL|>OF PID|>THREADS|>WAITING|>OF AT MOST|>FOR ms|>BEGUN|>REFUSED");
+    for (size_t k = 0; k < plait_watch_pool_count(watch); k++) {
+        const plait_watch_pool *pool = plait_watch_pool_at(watch, k);
+        table_add(&table, "%s", pool->name);
+        table_add(&table, "%d", pool->pid);
+        table_add(&table, "%u", pool->threads);
+        table_add(&table, "%llu", (unsigned long long)pool->waiting);
+        table_add(&table, "%u", pool->capacity);
+        table_add(&table, "%llu", (unsigned long long)pool->oldest_us / 1000);
+        table_add(&table, "%llu", (unsigned long long)pool->taken);
+        table_add(&table, "%llu", (unsigned long long)pool->refused);
+    }
+    printf("\n");
+    table_print(&table);
 }
 
 static void add_connection(struct table *table, const plait_watch_instance *i, const plait_watch_connection *c)
@@ -291,6 +346,7 @@ static void print_json(const plait_watch *watch, bool all)
         json_methods(i);
         for (size_t n = 0; n < i->connection_count; n++) json_connection(i, &i->connections[n]);
     }
+    if (all) json_pools(watch);
 }
 
 /* Near names, and where we looked: a misspelt name and a wrong PLAIT_DIR are the two usual reasons. */
@@ -337,6 +393,7 @@ static int run(int argc, char **argv)
     if (services > 0 && !json) print_instances(watch);
     if (services > 0 && name && !json) {
         print_methods(watch);
+        print_pools(watch);
         print_connections(watch);
     }
     if (services > 0 && topics > 0 && !json) printf("\n");
@@ -351,7 +408,7 @@ static const struct option options[] = {
       .kind = OPTION_FLAG,
       .value = &json,
       .help = "an object for each instance and publisher (kinds \"instance\", \"topic\");\n"
-              "with NAME also kinds \"method\", \"connection\" and \"subscriber\"" },
+              "with NAME also kinds \"method\", \"connection\", \"pool\" and \"subscriber\"" },
     { .name = NULL },
 };
 
@@ -362,9 +419,11 @@ const struct command command_ls = {
     .options = options,
     .text = "Every process that serves a name, or publishes a topic, is a line: several may share one. The\n"
             "figures are read from memory that the program keeps up to date, so they cost it nothing and\n"
-            "are right also while it is busy or stopped. OPEN counts requests that were taken and not\n"
-            "answered yet; STUCK counts subscribers that a reliable publisher went on without. What other\n"
-            "users serve isn't listed, though what admits you can be used.\n"
+            "are right also while it is busy or stopped. WORKER is its number and its supervisor's pid; busy\n"
+            "says how long a handler has been running. OPEN counts requests that were taken and not answered\n"
+            "yet; a POOL's threads handle what the service gives them, and what finds no thread is WAITING.\n"
+            "STUCK counts subscribers that a reliable publisher went on without. What other users serve isn't\n"
+            "listed, though what admits you can be used.\n"
             "\n"
             "Examples:\n"
             "  plait ls\n"

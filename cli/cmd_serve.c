@@ -5,13 +5,15 @@
 #include "runner.h"
 #include <errno.h>
 #include <plait/plait.h>
+#include <sched.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 static struct option_list urls;
-static int64_t threads = 1;
-static const char *allow, *processes;
+static int64_t threads = 1, processes = -1; /* -1: not given */
+static const char *allow;
 static bool exclusive, echo, json;
 
 static void echo_handler(plait_request *request, void *context)
@@ -34,6 +36,14 @@ static const char *remark(const char *url)
     return " (admits everybody who can reach it, unencrypted)";
 }
 
+static int workers(void)
+{
+    cpu_set_t set;
+
+    if (processes != 0) return (int)processes;
+    return sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : 1;
+}
+
 static void announce(plait_server *server, const char *name)
 {
     const char *url;
@@ -51,11 +61,36 @@ static void announce(plait_server *server, const char *name)
         json_begin("serving");
         json_text("service", name);
         json_integer("pid", getpid());
+        if (processes >= 0) json_integer("processes", workers());
         json_end();
     } else {
-        printf("serving %s (pid %d)\n", name, (int)getpid());
+        if (processes >= 0) printf("serving %s (pid %d, %d processes)\n", name, (int)getpid(), workers());
+        else printf("serving %s (pid %d)\n", name, (int)getpid());
     }
     fflush(stdout);
+}
+
+/* All workers serve. */
+static void on_ready(plait_server *server, void *name)
+{
+    announce(server, name);
+}
+
+/* What befalls the workers is worth a line. */
+static void say_line(plait_log_level level, const char *line, void *context)
+{
+    (void)context;
+    if (level <= PLAIT_LOG_INFO) complain("%s", line);
+}
+
+static int prepare_workers(plait_server *server, const char *name)
+{
+    plait_worker_hooks hooks = PLAIT_WORKER_HOOKS_INIT;
+
+    if (!getenv("PLAIT_LOG")) plait_set_log(say_line, NULL);
+    hooks.ready = on_ready;
+    hooks.context = (void *)name;
+    return plait_server_workers(server, &hooks);
 }
 
 /* "" as well as "*": a caller that names no method is served whatever the library makes of one method. */
@@ -85,7 +120,8 @@ static int serve(const char *name, struct runner *runner)
     const char *taken = NULL;
     int r, status = STATUS_OK;
 
-    options.threads = (int32_t)threads;
+    options.threads = threads == 0 ? -1 : (int32_t)threads; /* in C zero is the default, as everywhere */
+    options.processes = processes == 0 ? -1 : processes < 0 ? 0 : (int32_t)processes; /* as for threads */
     options.exclusive = exclusive;
     options.allow = allow;
     r = plait_server_open(&server, name, &options);
@@ -94,10 +130,9 @@ static int serve(const char *name, struct runner *runner)
         r = plait_server_listen(server, urls.items[i]);
         if (r == -EADDRINUSE) taken = urls.items[i];
     }
-    if (r == 0) {
-        announce(server, name);
-        r = plait_server_run(server);
-    }
+    if (r == 0 && processes >= 0) r = prepare_workers(server, name);
+    else if (r == 0) announce(server, name);
+    if (r == 0) r = plait_server_run(server);
     if (r < 0) status = failed(r, name, taken);
     runner_close(runner);
     plait_server_close(server);
@@ -110,11 +145,6 @@ static int run(int argc, char **argv)
     int dashes = 1;
 
     while (dashes < argc && strcmp(argv[dashes], "--") != 0) dashes++;
-    if (processes)
-        return command_usage("serve",
-                             "--processes is not in this version; use --threads %s, or start several servers "
-                             "of the same name, which share the calls",
-                             processes);
     if (dashes < 2) return command_usage("serve", "under which NAME?");
     if (dashes > 2) return command_usage("serve", "%s: only one NAME; a command goes behind --", argv[2]);
     if (echo && dashes < argc) return command_usage("serve", "--echo or -- CMD, not both");
@@ -135,9 +165,17 @@ static const struct option options[] = {
       .argument = "N",
       .kind = OPTION_NUMBER,
       .value = &threads,
-      .minimum = -1,
+      .minimum = 0,
       .maximum = 64,
-      .help = "reactor threads, 1 to 64; -1: one for each CPU (default 1)" },
+      .help = "threads that handle calls, 1 to 64; 0: as many as there are CPUs\n(default 1)" },
+    { .name = "--processes",
+      .argument = "N",
+      .kind = OPTION_NUMBER,
+      .value = &processes,
+      .minimum = 0,
+      .maximum = PLAIT_PROCESSES_MAX,
+      .help = "processes that serve side by side, each with --threads, 1 to 64;\n0: as many as there are CPUs "
+              "(default: this one alone)" },
     { .name = "--allow",
       .argument = "WHO",
       .kind = OPTION_TEXT,
@@ -152,7 +190,6 @@ static const struct option options[] = {
       .kind = OPTION_FLAG,
       .value = &json,
       .help = "say what is served as objects, kinds \"listening\" and \"serving\"" },
-    { .name = "--processes", .argument = "N", .kind = OPTION_TEXT, .value = &processes, .help = "not in this version" },
     { .name = NULL },
 };
 
@@ -171,8 +208,13 @@ const struct command command_serve = {
             "Serves until Ctrl-C or SIGTERM, then answers what it has taken, for at most 5 s. Several\n"
             "servers may serve the same name; calls go to the one with the least to do.\n"
             "\n"
+            "With --processes this one is the supervisor: it starts a worker again that died, and says on\n"
+            "standard error who died of what; 5 deaths within 10 s end it with exit status 1. SIGHUP replaces the\n"
+            "workers one after the other, and no call fails. The listeners are shared by all of them.\n"
+            "\n"
             "Examples:\n"
             "  plait serve hello --echo\n"
+            "  plait serve hello --echo --processes 4\n"
             "  plait serve upper --listen 'tcp://127.0.0.1:0?framing=lines' -- tr a-z A-Z\n"
             "  plait serve tools -- sh -c 'case $PLAIT_METHOD in date) date ;; *) exit 1 ;; esac'\n",
     .run = run,

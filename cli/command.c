@@ -15,8 +15,8 @@ static const struct command command_bench = {
 };
 
 static const struct command *const commands[] = {
-    &command_serve, &command_call,   &command_get,     &command_pub,  &command_sub, &command_ls,
-    &command_bench, &command_doctor, &command_version, &command_help, NULL,
+    &command_serve,   &command_call,  &command_get,    &command_pub,     &command_sub,  &command_ls,
+    &command_threads, &command_bench, &command_doctor, &command_version, &command_help, NULL,
 };
 
 const struct command *const *command_list(void)

@@ -37,7 +37,7 @@ struct topic {
 };
 
 extern const struct command command_serve, command_call, command_get, command_pub, command_sub, command_ls,
-    command_doctor, command_version, command_help;
+    command_threads, command_doctor, command_version, command_help;
 
 int cmd_bench(int argc, char **argv);
 

@@ -40,6 +40,15 @@ static void require_sane(const struct pl_status_picture *picture)
         require_text(connection->framing, sizeof connection->framing);
         require_text(connection->peer, sizeof connection->peer);
     }
+    for (size_t i = 0; i < picture->thread_count; i++) {
+        const struct pl_status_thread_picture *thread = &picture->threads[i];
+        REQUIRE(thread->tid != 0 && (thread->service == SIZE_MAX || thread->service < picture->service_count));
+        require_text(thread->name, sizeof thread->name);
+    }
+    for (size_t i = 0; i < picture->pool_count; i++) {
+        REQUIRE(picture->pools[i].id != 0);
+        require_text(picture->pools[i].name, sizeof picture->pools[i].name);
+    }
 }
 
 static void mend_head(uint8_t *page, size_t size)

@@ -24,6 +24,7 @@
  *   plait_client    all but close               all, but a call to what      -ECHILD; close
  *                                               only this thread serves is
  *                                               -EDEADLK
+ *   plait_pool      all but close               submit                       usable, begins empty
  *   plait_reply     by one thread at a time     all                          readable; free
  *   plait_publisher publish: by one thread at   all                          -ECHILD; close
  *                   a time; subscribers, url:
@@ -97,5 +98,6 @@ void plait_set_log(plait_log_fn *fn, void *context);
 #include <plait/service.h>
 #include <plait/topic.h>
 #include <plait/watch.h>
+#include <plait/worker.h>
 
 #endif

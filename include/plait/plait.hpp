@@ -26,6 +26,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <exception>
+#include <functional>
 #include <future>
 #include <iterator>
 #include <memory>
@@ -495,6 +496,43 @@ struct ServerOptions {
     std::uint64_t inbound_bytes = 0;
     std::uint32_t outstanding = 0;
     std::chrono::microseconds spin = spin_adaptive;
+    int processes = 0;     /* workers that run() supervises: 0 is none, -1 is as many as there are CPUs */
+    int restart_burst = 0; /* workers' deaths within 10 s that end it all: 0 is 5, -1 never */
+};
+
+/* What a program has to do with its workers (ServerOptions::processes); each may be empty. */
+struct WorkerHooks {
+    std::function<void()> ready = {};           /* in the supervisor, once, when all of them serve */
+    std::function<void(int worker)> start = {}; /* in each worker before it serves; an Error: it can't */
+};
+
+/* As plait_pool_options; zero and "" mean default. */
+struct PoolOptions {
+    int threads = 0;         /* 0: as many as there are CPUs */
+    std::uint32_t queue = 0; /* requests that wait at most */
+    std::string name = {};
+};
+
+/* Threads for handlers that take long; see Server::handle(method, pool, handler). Lives as long as it and the servers
+ * that use it do. */
+class Pool
+{
+  public:
+    explicit Pool(const PoolOptions &options = {})
+    {
+        plait_pool_options raw{};
+        raw.size = sizeof(raw);
+        raw.threads = options.threads;
+        raw.queue = options.queue;
+        raw.name = options.name.empty() ? nullptr : options.name.c_str();
+        plait_pool *pool = nullptr;
+        detail::check(plait_pool_open(&pool, &raw));
+        raw_.reset(pool, plait_pool_close);
+    }
+
+  private:
+    friend class Server;
+    std::shared_ptr<plait_pool> raw_{};
 };
 
 /* Serves a name. Its destructor stops it and waits for that; never destroy it in a handler. */
@@ -512,6 +550,8 @@ class Server
         raw.inbound_bytes = options.inbound_bytes;
         raw.outstanding = options.outstanding;
         raw.spin_us = options.spin.count();
+        raw.processes = options.processes;
+        raw.restart_burst = options.restart_burst;
         detail::check(plait_server_open(&raw_, name.get(), &raw));
     }
     Server(Server &&other) noexcept : handlers_(std::move(other.handlers_)), raw_(std::exchange(other.raw_, nullptr)) {}
@@ -537,6 +577,31 @@ class Server
         detail::check(plait_server_handle(get(), method.get(), run_handler<Own>, own.get()));
         handlers_.push_back(std::move(own));
     }
+    /* The same on a thread of POOL, so that the server's own stay free; a full queue is -EBUSY for the caller. */
+    template <class Handler> void handle(const detail::CString &method, const Pool &pool, Handler &&handler)
+    {
+        using Own = std::decay_t<Handler>;
+        static_assert(std::is_invocable_v<Own &, Request &>, "a handler is called with a plait::Request &");
+        auto own = std::make_shared<Own>(std::forward<Handler>(handler));
+        handlers_.reserve(handlers_.size() + 2);
+        detail::check(plait_pool_handle(pool.raw_.get(), get(), method.get(), run_handler<Own>, own.get()));
+        handlers_.push_back(std::move(own));
+        handlers_.push_back(pool.raw_);
+    }
+    /* Before run() with processes. */
+    void workers(WorkerHooks hooks)
+    {
+        auto own = std::make_shared<WorkerHooks>(std::move(hooks));
+        plait_worker_hooks raw{};
+        raw.size = sizeof(raw);
+        raw.ready = run_ready;
+        raw.start = run_start;
+        raw.context = own.get();
+        handlers_.push_back(std::move(own));
+        detail::check(plait_server_workers(get(), &raw));
+    }
+    /* The number of the worker that this process is, from 1; 0 in a supervisor and without processes. */
+    int worker() const { return plait_server_worker(get()); }
     /* Also listens on tcp://HOST:PORT or unix:///PATH, see plait_server_listen(). */
     void listen(const detail::CString &url) { detail::check(plait_server_listen(get(), url.get())); }
     /* What listen() was told, with real ports. */
@@ -574,6 +639,23 @@ class Server
             request.fail_quietly(1, error.what());
         } catch (...) {
             request.fail_quietly(1, "the handler threw something that is no std::exception");
+        }
+    }
+    static void run_ready(plait_server *, void *context) noexcept
+    {
+        const auto &ready = static_cast<WorkerHooks *>(context)->ready;
+        if (ready) ready();
+    }
+    static int run_start(plait_server *, int worker, void *context) noexcept
+    {
+        const auto &start = static_cast<WorkerHooks *>(context)->start;
+        try {
+            if (start) start(worker);
+            return 0;
+        } catch (const Error &error) {
+            return error.code() < 0 ? error.code() : -EIO;
+        } catch (...) {
+            return -EIO;
         }
     }
     plait_server *get() const { return detail::check_open(raw_, "server"); }

@@ -28,8 +28,10 @@ typedef struct plait_server_options {
     uint64_t max_message;   /* bytes; default 1 GiB locally, 16 MiB over the network */
     uint64_t inbound_bytes; /* request bytes held at once; default min(2 GiB, RAM / 4) */
     uint32_t outstanding;   /* requests of one connection in progress; default 1024 */
+    int32_t processes;      /* workers, see <plait/worker.h>: 0 is none, -1 as many as CPUs; at most 64 */
+    int64_t spin_us;        /* see PLAIT_SPIN_ */
+    int32_t restart_burst;  /* workers' deaths within 10 s that end it all; 0 is 5, -1 never */
     uint32_t reserved;
-    int64_t spin_us; /* see PLAIT_SPIN_ */
 } plait_server_options;
 #define PLAIT_SERVER_OPTIONS_INIT                                                                                      \
     {                                                                                                                  \
@@ -62,7 +64,9 @@ int plait_server_listen(plait_server *server, const char *url);
 /* The INDEXth listener's URL with its real port, or NULL. Valid until close. */
 const char *plait_server_url(plait_server *server, size_t index);
 
-/* Serves until SIGINT, SIGTERM or plait_server_stop(), then drains; 0 after an orderly end. */
+/* Serves until SIGINT, SIGTERM or plait_server_stop(), then drains; 0 after an orderly end. A second
+ * signal ends the process. -ETIMEDOUT: a handler didn't return within the grace, the text says which;
+ * its thread still runs, so end the process. With processes, see <plait/worker.h>. */
 int plait_server_run(plait_server *server);
 
 /* Serves on threads of its own until plait_server_stop() or close. */

@@ -47,8 +47,37 @@ typedef struct plait_watch_instance {
     int32_t stopped; /* 1: the process is stopped (SIGSTOP) */
     size_t connection_count;
     const plait_watch_connection *connections;
-    uint64_t lost; /* datagrams, requests and replies, that the kernel dropped here */
+    uint64_t lost;      /* datagrams, requests and replies, that the kernel dropped here */
+    int32_t supervisor; /* pid of the process that restarts it; 0: none does */
+    uint32_t worker;    /* its number there, from 1; 0: none */
+    uint32_t restarts;  /* how often that number had to be started again */
+    uint32_t reserved;
+    uint64_t busy_us; /* how long the request that is handled longest has been; 0: none is */
 } plait_watch_instance;
+
+/* A thread that serves, of any process that is listed and whose pid means something here. */
+typedef struct plait_watch_thread {
+    int32_t pid;
+    int32_t tid;          /* native thread id */
+    uint64_t library_id;  /* pthread_self() in its process; Python: threading.get_ident() */
+    const char *name;     /* "plait/NAME/0" */
+    const char *role;     /* serves, accepts, pool, watches */
+    const char *service;  /* whose request it handles or handled last; "" unknown */
+    const char *method;   /* of the request that it handles, "" the default one; NULL: it handles none */
+    uint64_t handling_us; /* for how long */
+    uint64_t handled;     /* requests begun so far */
+} plait_watch_thread;
+
+/* A pool of such a process, see <plait/worker.h>. */
+typedef struct plait_watch_pool {
+    int32_t pid;
+    uint32_t threads, capacity; /* capacity: requests that may wait */
+    const char *name;
+    uint64_t waiting;   /* requests that wait now */
+    uint64_t oldest_us; /* for how long the first of them has */
+    uint64_t taken;     /* requests that its threads began */
+    uint64_t refused;   /* requests for which there was no room */
+} plait_watch_pool;
 
 /* NAME NULL: all. Sorted by service, then age. Errors: -ENOMEM, -EMFILE, and where the own runtime
  * directory is refused and no other is there: -EACCES, -EPERM, -ELOOP, -ENOTDIR, -EINVAL. An absent
@@ -61,6 +90,10 @@ const plait_watch_instance *plait_watch_at(const plait_watch *watch, size_t inde
  * subscribers. */
 size_t plait_watch_topic_count(const plait_watch *watch);
 const plait_watch_instance *plait_watch_topic_at(const plait_watch *watch, size_t index);
+size_t plait_watch_thread_count(const plait_watch *watch);
+const plait_watch_thread *plait_watch_thread_at(const plait_watch *watch, size_t index);
+size_t plait_watch_pool_count(const plait_watch *watch);
+const plait_watch_pool *plait_watch_pool_at(const plait_watch *watch, size_t index);
 void plait_watch_close(plait_watch *watch);
 
 /* The runtime directories in the order in which they are searched; NULL beyond the last. Static

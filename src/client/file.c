@@ -7,9 +7,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
-enum { PUMP_FRAMES = 256 };
+enum { PUMP_FRAMES = 256, DEATH_NEWS_US = 20000, DEATH_LOOK_US = 50 };
 
 void pl_call_end(struct pl_call *call, int result, plait_reply *reply, const char *why)
 {
@@ -213,6 +214,27 @@ bool pl_client_pump(struct plait_client *client)
 
 /* ---- the end of a link ---- */
 
+/* What a supervised worker died of; its supervisor knows a little after the kernel has closed its sockets. 0: nobody
+ * supervises it, or nobody says. */
+__attribute__((cold)) static uint64_t cause_of_death(const struct pl_link *link)
+{
+    const struct pl_load_page *load = link->peer.load;
+    if (load == NULL || load->worker == 0) return 0;
+    uint64_t until = pl_clock_ns() + (uint64_t)DEATH_NEWS_US * 1000, death;
+    while ((death = pl_load_death(load)) == 0 && pl_clock_ns() < until)
+        (void)nanosleep(&(struct timespec){ 0, DEATH_LOOK_US * 1000 }, NULL);
+    return death;
+}
+
+__attribute__((cold)) static void tell_worker(const struct pl_link *link, char *text, size_t size)
+{
+    char how[64] = "or closed the connection";
+    uint64_t death = cause_of_death(link);
+    if (death != 0) pl_death_text(death, how, sizeof(how));
+    snprintf(text, size, "%s: worker %u (pid %u) died%s%s", link->client->target_text, link->peer.load->worker,
+             link->peer.pid, death ? ": " : " ", how);
+}
+
 __attribute__((cold)) static const char *who_died(const struct pl_link *link, char *text, size_t size, int error)
 {
     const struct plait_client *client = link->client;
@@ -223,6 +245,8 @@ __attribute__((cold)) static const char *who_died(const struct pl_link *link, ch
         snprintf(text, size, "%s: %s", client->target_text, pl_error_text());
     } else if (error != -ECONNRESET) {
         snprintf(text, size, "%s: the connection ended: %s", client->target_text, pl_error_text());
+    } else if (link->peer.load != NULL && link->peer.load->worker != 0) {
+        tell_worker(link, text, size);
     } else if (link->peer.pid > 0 && link->connection.transport->bell >= 0) {
         snprintf(text, size, "%s: its instance (pid %u) died or closed the connection", client->target_text,
                  link->peer.pid);
@@ -243,7 +267,7 @@ __attribute__((cold)) void pl_link_down(struct pl_link *link, int error)
     struct plait_client *client = link->client;
     char text[1600], why[1500];
     if (link->down) return;
-    who_died(link, why, sizeof(why), error);
+    why[0] = 0;
     link->down = true;
     client->reap_due = true;
     client->link_count--;
@@ -253,10 +277,12 @@ __attribute__((cold)) void pl_link_down(struct pl_link *link, int error)
     while (!pl_list_empty(&link->calls)) {
         struct pl_call *call = pl_container_of(link->calls.next, struct pl_call, link);
         bool never_ran = call->sequence > taken || !call->sent;
-        if (error == -ECONNREFUSED) {
-            end_any(client, call, error, NULL, why); /* a datagram met nobody: trying again at once would not help */
-        } else if (never_ran || call->idempotent) {
+        bool again = error != -ECONNREFUSED && (never_ran || call->idempotent);
+        if (!again && why[0] == 0) who_died(link, why, sizeof(why), error); /* may take a while: somebody may say */
+        if (again) {
             end_any(client, call, PL_RESEND, NULL, NULL);
+        } else if (error == -ECONNREFUSED) {
+            end_any(client, call, error, NULL, why); /* a datagram met nobody: trying again at once would not help */
         } else {
             snprintf(text, sizeof(text), "%s; the call may have run", why);
             end_any(client, call, error == -EPROTO || error == -EMSGSIZE ? error : -ECONNRESET, NULL, text);

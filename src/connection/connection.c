@@ -3,6 +3,7 @@
 #include "base/fd.h"
 #include "base/list.h"
 #include "connection/context.h"
+#include "loop/crash.h"
 
 #include <sys/socket.h>
 
@@ -70,12 +71,14 @@ int pl_connection_open(struct pl_connection *connection, struct pl_transport *tr
         }
     }
     if (r < 0) pl_connection_close(connection, loop);
+    else if (!transport->datagrams) pl_crash_watch(transport->socket); /* that one has siblings, or nothing to end */
     return r;
 }
 
 void pl_connection_close(struct pl_connection *connection, struct pl_loop *loop)
 {
     if (connection->transport == NULL) return;
+    pl_crash_unwatch(connection->transport->socket);
     pl_loop_remove(loop, &connection->socket);
     pl_loop_remove(loop, &connection->bell);
     pl_loop_remove(loop, &connection->process);
@@ -89,6 +92,7 @@ void pl_connection_close(struct pl_connection *connection, struct pl_loop *loop)
 void pl_connection_forked(struct pl_connection *connection)
 {
     if (connection->transport == NULL) return;
+    pl_crash_unwatch(connection->transport->socket);
     pl_close(&connection->process.fd);
     connection->transport->ops->forget(connection->transport);
 }

@@ -30,17 +30,18 @@ static void (*handler_of(int number))(int)
 TEST(a_signal_wakes_every_catcher_and_is_told_to_each)
 {
     int a = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC), b = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-    int first = pl_signal_catch(a), second = pl_signal_catch(b);
+    int first = pl_signal_catch(a, false), second = pl_signal_catch(b, false);
     CHECK(first >= 0 && second >= 0 && first != second);
     CHECK(!pl_signal_caught(first));
     CHECK_INT(raise(SIGTERM), 0);
-    CHECK(pl_signal_caught(first) && pl_signal_caught(second));
+    CHECK(pl_signal_caught(first));
     CHECK_INT(count_of(a), 1);
     CHECK_INT(count_of(b), 1);
     pl_signal_release(first);
     CHECK_INT(raise(SIGINT), 0);
     CHECK_INT(count_of(a), 0); /* it has let go */
     CHECK_INT(count_of(b), 1);
+    CHECK(pl_signal_caught(second));
     pl_signal_release(second);
     close(a);
     close(b);
@@ -49,7 +50,7 @@ TEST(a_signal_wakes_every_catcher_and_is_told_to_each)
 TEST(dispositions_are_put_back_when_the_last_one_lets_go)
 {
     int fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-    int first = pl_signal_catch(fd), second = pl_signal_catch(fd);
+    int first = pl_signal_catch(fd, false), second = pl_signal_catch(fd, false);
     CHECK(handler_of(SIGINT) != SIG_DFL);
     pl_signal_release(first);
     CHECK(handler_of(SIGINT) != SIG_DFL);
@@ -64,7 +65,7 @@ TEST(a_program_s_own_handlers_stay)
     int fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     signal(SIGINT, users_own);
     signal(SIGTERM, SIG_IGN);
-    int ticket = pl_signal_catch(fd);
+    int ticket = pl_signal_catch(fd, false);
     CHECK(handler_of(SIGINT) == users_own);
     CHECK(handler_of(SIGTERM) == SIG_IGN);
     CHECK_INT(raise(SIGINT), 0);
@@ -78,7 +79,7 @@ TEST(a_program_s_own_handlers_stay)
 TEST(a_handler_installed_meanwhile_is_not_overwritten)
 {
     int fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-    int ticket = pl_signal_catch(fd);
+    int ticket = pl_signal_catch(fd, false);
     signal(SIGTERM, users_own);
     pl_signal_release(ticket);
     CHECK(handler_of(SIGTERM) == users_own);
@@ -89,12 +90,12 @@ TEST(a_handler_installed_meanwhile_is_not_overwritten)
 TEST(there_is_a_limit_and_it_is_named)
 {
     int fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC), tickets[PL_SIGNAL_CATCHERS];
-    for (int i = 0; i < PL_SIGNAL_CATCHERS; i++) CHECK((tickets[i] = pl_signal_catch(fd)) >= 0);
-    CHECK_INT(pl_signal_catch(fd), -EAGAIN);
+    for (int i = 0; i < PL_SIGNAL_CATCHERS; i++) CHECK((tickets[i] = pl_signal_catch(fd, false)) >= 0);
+    CHECK_INT(pl_signal_catch(fd, false), -EAGAIN);
     CHECK_CONTAINS(plait_error_text(), "16 servers");
     pl_signal_release(-EAGAIN);
     pl_signal_release(tickets[3]);
-    CHECK_INT(pl_signal_catch(fd), tickets[3]);
+    CHECK_INT(pl_signal_catch(fd, false), tickets[3]);
     for (int i = 0; i < PL_SIGNAL_CATCHERS; i++) pl_signal_release(tickets[i]);
     close(fd);
 }
@@ -112,11 +113,12 @@ static void *raise_often(void *unused)
 TEST(after_release_no_handler_touches_the_descriptor)
 {
     pthread_t thread;
-    int outer = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC), keep = pl_signal_catch(outer); /* SIGINT never kills us */
+    int outer = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC),
+        keep = pl_signal_catch(outer, false); /* SIGINT never kills us */
     CHECK_INT(pthread_create(&thread, NULL, raise_often, NULL), 0);
     for (int i = 0; i < 2000; i++) {
         int fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-        int ticket = pl_signal_catch(fd);
+        int ticket = pl_signal_catch(fd, false);
         CHECK(ticket >= 0);
         pl_signal_release(ticket);
         (void)count_of(fd);
@@ -127,6 +129,38 @@ TEST(after_release_no_handler_touches_the_descriptor)
     CHECK_INT(pthread_join(thread, NULL), 0);
     pl_signal_release(keep);
     close(outer);
+}
+
+TEST(a_second_signal_ends_a_process_whose_stop_is_held_up)
+{
+    pid_t pid = fork();
+    if (pid == 0) {
+        int fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC), ticket = pl_signal_catch(fd, false);
+        CHECK(!pl_signal_caught(ticket));
+        raise(SIGTERM);
+        raise(SIGTERM); /* nobody has been told yet */
+        CHECK(pl_signal_caught(ticket));
+        raise(SIGTERM);
+        _exit(3);
+    }
+    CHECK_INT(test_wait_child(pid), 128 + SIGTERM);
+}
+
+TEST(a_hangup_is_told_once_to_those_who_asked_and_stops_nothing)
+{
+    int fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    int plain = pl_signal_catch(fd, false);
+    CHECK(handler_of(SIGHUP) == SIG_DFL);
+    int ticket = pl_signal_catch(fd, true);
+    CHECK(!pl_signal_hung_up(ticket));
+    CHECK_INT(raise(SIGHUP), 0);
+    CHECK(count_of(fd) > 0);
+    CHECK(pl_signal_hung_up(ticket) && !pl_signal_hung_up(ticket));
+    CHECK(!pl_signal_caught(ticket));
+    pl_signal_release(ticket);
+    pl_signal_release(plain);
+    CHECK(handler_of(SIGHUP) == SIG_DFL);
+    close(fd);
 }
 
 TEST(library_threads_block_every_signal)

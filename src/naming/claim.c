@@ -236,21 +236,23 @@ static void withdraw(struct state *state)
     }
 }
 
-static int claim(struct state *state, bool exclusive, const struct pl_allow *allow, int listeners[2])
+/* ALLOW NULL: the lock alone. */
+static int claim(struct state *state, enum pl_claim_mode mode, const struct pl_allow *allow, int listeners[2])
 {
     int folder PL_AUTO_CLOSE = -1;
     struct place *own = &state->places[0];
     int r = pl_directory_own(&own->directory, true);
     if (r < 0) return r;
     state->count = 1;
-    r = open_shared(state, allow);
+    if (allow != NULL) r = open_shared(state, allow);
     if (r == 0) r = pl_directory_sub(&own->directory, pl_kind_folder(state->kind), true, &folder);
     if (r < 0) return r;
     bool turn = pl_name_turn_begin(folder);
     for (int i = 0; i < state->count; i++) pl_sweep_directory(&state->places[i].directory, false);
     if (turn) pl_name_lock_sweep(&own->directory, folder, false);
-    r = pl_name_lock(&own->directory, folder, state->name, exclusive, turn, &state->name_lock);
-    if (r == 0) {
+    if (mode != PL_CLAIM_HELD)
+        r = pl_name_lock(&own->directory, folder, state->name, mode == PL_CLAIM_EXCLUSIVE, turn, &state->name_lock);
+    if (r == 0 && allow != NULL) {
         r = make_places(state, listeners);
         if (r < 0) pl_name_unlock(folder, state->name, turn, &state->name_lock);
     }
@@ -258,7 +260,7 @@ static int claim(struct state *state, bool exclusive, const struct pl_allow *all
     return r;
 }
 
-int pl_claim_open_as(struct pl_claim *ret_claim, enum pl_kind kind, const char *name, bool exclusive,
+int pl_claim_open_as(struct pl_claim *ret_claim, enum pl_kind kind, const char *name, enum pl_claim_mode mode,
                      const struct pl_allow *allow)
 {
     int listeners[2] = { -1, -1 };
@@ -266,7 +268,7 @@ int pl_claim_open_as(struct pl_claim *ret_claim, enum pl_kind kind, const char *
     if (r < 0) return r;
     struct state *state = new_state(kind, name);
     if (state == NULL) return pl_error(-ENOMEM, "%s '%s': %s", pl_kind_word(kind), name, pl_error_word(ENOMEM));
-    r = claim(state, exclusive, allow, listeners);
+    r = claim(state, mode, allow, listeners);
     if (r < 0) {
         free_state(state);
         return r;
@@ -276,6 +278,11 @@ int pl_claim_open_as(struct pl_claim *ret_claim, enum pl_kind kind, const char *
                                     .directory = state->places[0].directory.path,
                                     .state = state };
     return 0;
+}
+
+int pl_claim_hold(struct pl_claim *ret_claim, const char *name, bool exclusive)
+{
+    return pl_claim_open(ret_claim, name, exclusive ? PL_CLAIM_EXCLUSIVE : PL_CLAIM_SHARED, NULL);
 }
 
 /* False in a forked child, also after a raw clone(2) into another pid namespace, where it may have our number. */
@@ -308,7 +315,7 @@ int pl_claim_set_urls(struct pl_claim *claim, const char *urls)
 void pl_claim_withdraw(struct pl_claim *claim)
 {
     struct state *state = claim->state;
-    if (state != NULL && state->places[0].entry >= 0 && ours(state)) withdraw(state);
+    if (state != NULL && (state->places[0].entry >= 0 || state->name_lock >= 0) && ours(state)) withdraw(state);
 }
 
 void pl_claim_forked(struct pl_claim *claim)

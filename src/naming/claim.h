@@ -23,15 +23,24 @@ struct pl_claim {
     void *state;           /* private to claim.c */
 };
 
+enum pl_claim_mode {
+    PL_CLAIM_SHARED,    /* others may serve the name, too */
+    PL_CLAIM_EXCLUSIVE, /* nobody else may */
+    PL_CLAIM_HELD       /* whoever forked us holds the name's lock */
+};
+
 /* Claims NAME; ALLOW (may be empty) decides whether it is offered in the shared directory too (root always
  * is, as far as the directory can be made). Errors as plait_server_open; -EADDRINUSE names pid and process. */
-int pl_claim_open_as(struct pl_claim *ret_claim, enum pl_kind kind, const char *name, bool exclusive,
+int pl_claim_open_as(struct pl_claim *ret_claim, enum pl_kind kind, const char *name, enum pl_claim_mode mode,
                      const struct pl_allow *allow);
-static inline int pl_claim_open(struct pl_claim *ret_claim, const char *name, bool exclusive,
+static inline int pl_claim_open(struct pl_claim *ret_claim, const char *name, enum pl_claim_mode mode,
                                 const struct pl_allow *allow)
 {
-    return pl_claim_open_as(ret_claim, PL_KIND_SERVICE, name, exclusive, allow);
+    return pl_claim_open_as(ret_claim, PL_KIND_SERVICE, name, mode, allow);
 }
+
+/* Holds the name without serving it: the lock alone, for a supervisor whose workers claim. Errors as open. */
+int pl_claim_hold(struct pl_claim *ret_claim, const char *name, bool exclusive);
 
 /* What the entries say of URLs, separated by spaces; those beyond 511 bytes are left out. -EINVAL (a control
  * character), -ENOSPC, -ECHILD. */

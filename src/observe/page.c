@@ -22,7 +22,24 @@
 #define MADV_POPULATE_WRITE 23
 #endif
 
-enum { CONNECTIONS_CHUNK = 16384, SERVICES_CHUNK = 4096, TRIES = 16 };
+enum { TRIES = 16 };
+
+/* How the slots of a kind come: what a chunk takes of the file, and each slot of the chunk. */
+static uint32_t chunk_size(enum pl_status_kind kind)
+{
+    return kind == PL_STATUS_CONNECTIONS ? 16384 : 4096;
+}
+
+static uint32_t slot_size(enum pl_status_kind kind)
+{
+    switch (kind) {
+    case PL_STATUS_SERVICES:
+    case PL_STATUS_TOPICS: return sizeof(struct pl_status_service_slot);
+    case PL_STATUS_POOLS: return sizeof(struct pl_status_pool_slot);
+    case PL_STATUS_THREADS: return sizeof(struct pl_status_thread_slot);
+    default: return sizeof(struct pl_status_connection_slot);
+    }
+}
 
 static uint32_t round_up(uint64_t size, uint32_t unit)
 {
@@ -76,8 +93,8 @@ static struct pl_status_chunk *chunk_header(const struct pl_page *page, uint32_t
     return (struct pl_status_chunk *)(page->memory + page->chunks[index].offset);
 }
 
-/* Appends a chunk; SLOT_SIZE 0: of text, which is not to be seen before its text is. */
-static int append_chunk(struct pl_page *page, enum pl_status_kind kind, uint64_t size, uint32_t slot_size,
+/* Appends a chunk of slots of SLOT bytes; 0: of text, which is not to be seen before its text is. */
+static int append_chunk(struct pl_page *page, enum pl_status_kind kind, uint64_t size, uint32_t slot,
                         uint32_t *ret_index)
 {
     uint32_t offset = page->used, index = page->chunk_count;
@@ -89,16 +106,16 @@ static int append_chunk(struct pl_page *page, enum pl_status_kind kind, uint64_t
     page->chunks[index] = (struct pl_page_chunk){ .offset = offset, .size = rounded, .kind = kind };
     struct pl_status_chunk *header = chunk_header(page, index);
     header->size = rounded;
-    if (slot_size > 0) {
-        header->slot_size = slot_size;
-        header->slot_start = slot_size; /* the first slot's room holds the header */
-        uint32_t slots = rounded / slot_size - 1;
+    if (slot > 0) {
+        header->slot_size = slot;
+        header->slot_start = slot; /* the first slot's room holds the header */
+        uint32_t slots = rounded / slot - 1;
         header->slot_count = slots < 64 ? slots : 64;
         page->chunks[index].free = header->slot_count == 64 ? UINT64_MAX : (UINT64_C(1) << header->slot_count) - 1;
     }
     page->chunk_count++;
     /* OBR3: pairs with OBA2 in reader.c: a chunk with a kind has its sizes */
-    atomic_store_explicit(&header->kind, slot_size > 0 ? kind : PL_STATUS_FREE, memory_order_release);
+    atomic_store_explicit(&header->kind, slot > 0 ? kind : PL_STATUS_FREE, memory_order_release);
     *ret_index = index;
     return 0;
 }
@@ -158,17 +175,19 @@ static int link_file(struct pl_page *page, uint64_t id)
     return pl_error(r, "status page %s/%s: %s", page->place.path, page->name, pl_error_word(r));
 }
 
+static int append_slots(struct pl_page *page, enum pl_status_kind kind, uint32_t *ret_index)
+{
+    return append_chunk(page, kind, chunk_size(kind), slot_size(kind), ret_index);
+}
+
 static int fill_file(struct pl_page *page, uint64_t id)
 {
     uint32_t index;
     int r = lock_file(page->fd);
     if (r == 0) r = extend(page, page->unit);
     if (r == 0) fill_head(page, id);
-    if (r == 0)
-        r = append_chunk(page, PL_STATUS_SERVICES, SERVICES_CHUNK, sizeof(struct pl_status_service_slot), &index);
-    if (r == 0)
-        r = append_chunk(page, PL_STATUS_CONNECTIONS, CONNECTIONS_CHUNK, sizeof(struct pl_status_connection_slot),
-                         &index);
+    if (r == 0) r = append_slots(page, PL_STATUS_SERVICES, &index);
+    if (r == 0) r = append_slots(page, PL_STATUS_CONNECTIONS, &index);
     return r < 0 ? r : link_file(page, id);
 }
 
@@ -239,9 +258,7 @@ int pl_page_slot(struct pl_page *page, enum pl_status_kind kind, struct pl_page_
     uint32_t index = 0;
     while (index < page->chunk_count && (page->chunks[index].kind != kind || page->chunks[index].free == 0)) index++;
     if (index == page->chunk_count) {
-        int r = kind == PL_STATUS_SERVICES || kind == PL_STATUS_TOPICS
-                    ? append_chunk(page, kind, SERVICES_CHUNK, sizeof(struct pl_status_service_slot), &index)
-                    : append_chunk(page, kind, CONNECTIONS_CHUNK, sizeof(struct pl_status_connection_slot), &index);
+        int r = append_slots(page, kind, &index);
         if (r < 0) return r;
     }
     struct pl_page_chunk *chunk = &page->chunks[index];

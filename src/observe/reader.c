@@ -25,7 +25,7 @@ struct parser {
     struct pl_status_picture *picture;
     uint32_t counter_count;                       /* in each block of this page */
     int8_t counter_index[PL_STATUS_COUNTERS_MAX]; /* which of ours each is; -1 unknown */
-    size_t services_room, connections_room;
+    size_t services_room, connections_room, threads_room, pools_room;
 };
 
 static uint32_t get32(const uint8_t *bytes)
@@ -211,6 +211,9 @@ static int parse_service(struct parser *parser, size_t offset)
         .id = get64(at + offsetof(struct pl_status_service_slot, id)),
         .started_ms = get64(at + offsetof(struct pl_status_service_slot, started_ms)),
         .threads = get32(at + offsetof(struct pl_status_service_slot, threads)),
+        .worker = get32(at + offsetof(struct pl_status_service_slot, worker)),
+        .restarts = get32(at + offsetof(struct pl_status_service_slot, restarts)),
+        .supervisor = (int32_t)get32(at + offsetof(struct pl_status_service_slot, supervisor)),
     };
     picture->service_count++; /* from here on deinit frees its texts */
     TAKE_TEXT(service->name, at + offsetof(struct pl_status_service_slot, name));
@@ -241,6 +244,13 @@ static int parse_topic(struct parser *parser, size_t offset)
 
 /* ---- connections ------------------------------------------------------------------------ */
 
+static size_t service_with(const struct pl_status_picture *picture, uint64_t id)
+{
+    size_t index = 0;
+    while (index < picture->service_count && picture->services[index].id != id) index++;
+    return index;
+}
+
 static int parse_connection(struct parser *parser, size_t offset)
 {
     struct pl_status_picture *picture = parser->picture;
@@ -251,8 +261,7 @@ static int parse_connection(struct parser *parser, size_t offset)
     }
     uint64_t id = get64(at + offsetof(struct pl_status_connection_slot, id));
     uint64_t owner = get64(at + offsetof(struct pl_status_connection_slot, service));
-    size_t index = 0;
-    while (index < picture->service_count && picture->services[index].id != owner) index++;
+    size_t index = service_with(picture, owner);
     if (id == 0 || index == picture->service_count) return 0;
     int r = need_room((void **)&picture->connections, picture->connection_count, &parser->connections_room,
                       sizeof *picture->connections);
@@ -271,6 +280,67 @@ static int parse_connection(struct parser *parser, size_t offset)
     take_counters(parser, connection->counters, at + offsetof(struct pl_status_connection_slot, counters), false);
     picture->services[index].connection_count++;
     for (int i = 0; i < PL_COUNTERS; i++) picture->services[index].counters[i] += connection->counters[i];
+    return 0;
+}
+
+/* ---- threads and pools -------------------------------------------------------------------- */
+
+static int parse_thread(struct parser *parser, size_t offset)
+{
+    struct pl_status_picture *picture = parser->picture;
+    const struct pl_status_copy *copy = parser->copy;
+    const uint8_t *at = copy->bytes + offset;
+    if (!steady(copy, offset)) {
+        picture->unsteady++;
+        return 0;
+    }
+    uint64_t id = get64(at + offsetof(struct pl_status_thread_slot, id));
+    if (id == 0) return 0;
+    int r =
+        need_room((void **)&picture->threads, picture->thread_count, &parser->threads_room, sizeof *picture->threads);
+    if (r < 0) return r;
+    size_t place = offset + offsetof(struct pl_status_thread_slot, work.current);
+    uint64_t current = get64(copy->bytes + place);
+    /* The same request before and after: what lies between says since when. Else it began or ended just now. */
+    bool still = get64(copy->before + place) == get64(copy->after + place);
+    size_t service = service_with(picture, get64(at + offsetof(struct pl_status_thread_slot, work.service)));
+    struct pl_status_thread_picture *thread = &picture->threads[picture->thread_count++];
+    *thread = (struct pl_status_thread_picture){
+        .tid = id,
+        .library_id = get64(at + offsetof(struct pl_status_thread_slot, library_id)),
+        .role = get32(at + offsetof(struct pl_status_thread_slot, role)),
+        .service = service < picture->service_count ? service : SIZE_MAX,
+        .handled = current >> 16,
+        .method = (uint32_t)(current & UINT16_MAX),
+        .since = still ? get64(at + offsetof(struct pl_status_thread_slot, work.since)) : 0,
+    };
+    TAKE_TEXT(thread->name, at + offsetof(struct pl_status_thread_slot, name));
+    return 0;
+}
+
+static int parse_pool(struct parser *parser, size_t offset)
+{
+    struct pl_status_picture *picture = parser->picture;
+    const uint8_t *at = parser->copy->bytes + offset;
+    if (!steady(parser->copy, offset)) {
+        picture->unsteady++;
+        return 0;
+    }
+    uint64_t id = get64(at + offsetof(struct pl_status_pool_slot, id));
+    if (id == 0) return 0;
+    int r = need_room((void **)&picture->pools, picture->pool_count, &parser->pools_room, sizeof *picture->pools);
+    if (r < 0) return r;
+    struct pl_status_pool_picture *pool = &picture->pools[picture->pool_count++];
+    *pool = (struct pl_status_pool_picture){
+        .id = id,
+        .waiting = get64(at + offsetof(struct pl_status_pool_slot, queue.waiting)),
+        .oldest = get64(at + offsetof(struct pl_status_pool_slot, queue.oldest)),
+        .taken = get64(at + offsetof(struct pl_status_pool_slot, queue.taken)),
+        .refused = get64(at + offsetof(struct pl_status_pool_slot, queue.refused)),
+        .threads = get32(at + offsetof(struct pl_status_pool_slot, threads)),
+        .capacity = get32(at + offsetof(struct pl_status_pool_slot, capacity)),
+    };
+    TAKE_TEXT(pool->name, at + offsetof(struct pl_status_pool_slot, name));
     return 0;
 }
 
@@ -296,12 +366,14 @@ int pl_status_parse(struct pl_status_picture *ret_picture, const struct pl_statu
     struct parser parser = { .copy = copy, .picture = &picture };
     size_t first = 0;
     int r = parse_head(&parser, &first);
-    /* Services first, so that connections find theirs, wherever the chunks lie. */
+    /* Services first, so that connections and threads find theirs, wherever the chunks lie. */
     if (r == 0) r = each_slot(&parser, first, PL_STATUS_SERVICES, sizeof(struct pl_status_service_slot), parse_service);
     if (r == 0) r = each_slot(&parser, first, PL_STATUS_TOPICS, sizeof(struct pl_status_service_slot), parse_topic);
     if (r == 0)
         r = each_slot(&parser, first, PL_STATUS_CONNECTIONS, sizeof(struct pl_status_connection_slot),
                       parse_connection);
+    if (r == 0) r = each_slot(&parser, first, PL_STATUS_THREADS, sizeof(struct pl_status_thread_slot), parse_thread);
+    if (r == 0) r = each_slot(&parser, first, PL_STATUS_POOLS, sizeof(struct pl_status_pool_slot), parse_pool);
     if (r < 0) {
         pl_status_picture_deinit(&picture);
         return r;
@@ -316,6 +388,8 @@ void pl_status_picture_deinit(struct pl_status_picture *picture)
         for (int text = 0; text < PL_STATUS_TEXTS; text++) free(picture->services[i].texts[text]);
     free(picture->services);
     free(picture->connections);
+    free(picture->threads);
+    free(picture->pools);
     *picture = (struct pl_status_picture){ 0 };
 }
 
@@ -345,7 +419,7 @@ static int read_once(struct pl_status_picture *picture, int fd)
     uint8_t *memory = malloc(3 * size);
     if (memory == NULL) return pl_error(-ENOMEM, "status page: out of memory");
     int r = read_all(fd, memory, size);
-    /* OBA2: pairs with OBR2, OBR3 and OBR4 in page.c and status.c */
+    /* OBA2: pairs with OBR2, OBR3, OBR4 and OBR6 in page.c, status.c and status.h */
     atomic_thread_fence(memory_order_acquire);
     if (r == 0) r = read_all(fd, memory + size, size);
     /* OBA1: pairs with OBR1 in page.c and OBR5 in status.c */

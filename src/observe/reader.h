@@ -14,7 +14,8 @@ struct pl_status_copy {
 
 struct pl_status_service_picture {
     uint64_t id, started_ms;
-    uint32_t threads;
+    uint32_t threads, worker, restarts; /* worker 0: none */
+    int32_t supervisor;
     bool topic;
     char name[104];
     char *texts[PL_STATUS_TEXTS];   /* never NULL */
@@ -31,6 +32,22 @@ struct pl_status_connection_picture {
     uint64_t counters[PL_COUNTERS];
 };
 
+struct pl_status_thread_picture {
+    uint64_t tid, library_id;
+    uint32_t role;
+    size_t service;   /* index of whose request it handles or handled last; SIZE_MAX: not listed */
+    uint64_t handled; /* requests begun */
+    uint32_t method;  /* place in the service's methods + 1; 0: idle */
+    uint64_t since;   /* ticks of this machine's raw counter; 0: just now */
+    char name[112];
+};
+
+struct pl_status_pool_picture {
+    uint64_t id, waiting, oldest, taken, refused; /* oldest: ticks, 0 none waits */
+    uint32_t threads, capacity;
+    char name[104];
+};
+
 struct pl_status_picture {
     uint64_t id, created_ms, process_start, pid_namespace;
     int32_t pid;
@@ -38,7 +55,9 @@ struct pl_status_picture {
     char language[16], library[16], process[64];
     struct pl_status_service_picture *services;
     struct pl_status_connection_picture *connections; /* of services that are listed */
-    size_t service_count, connection_count;
+    struct pl_status_thread_picture *threads;
+    struct pl_status_pool_picture *pools;
+    size_t service_count, connection_count, thread_count, pool_count;
     size_t unsteady; /* how many things were being written meanwhile and may be missing or stale */
 };
 

@@ -16,10 +16,12 @@
 #include "observe/page.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 const struct pl_counter_info pl_counter_table[PL_COUNTERS] = {
 #define PL_COUNTER(id, unit, help) { #id, unit, help, false },
@@ -51,18 +53,34 @@ struct pl_status_connection {
     struct pl_counters spare;
 };
 
+struct pl_status_thread {
+    struct pl_page *page; /* NULL: unseen */
+    struct pl_page_slot place;
+    struct pl_status_work *work;
+    struct pl_status_work spare;
+};
+
+struct pl_status_pool {
+    struct pl_page *page; /* NULL: unseen */
+    struct pl_page_slot place;
+    struct pl_status_queue *queue;
+    struct pl_status_queue spare;
+};
+
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static struct pl_fork_hook hook;
 static struct pl_list pages = PL_LIST_INIT(pages); /* every page with users, the current one too */
 static struct pl_page *current;                    /* where new objects go; NULL without services */
-static uint64_t last_connection;
+static uint64_t last_connection, last_pool;
 static int services_seen;
 static bool complained;
 
 /* What is handed out when there is no memory even for an object: they count into nowhere. */
 static struct pl_status_service lost_service = { .counters = &lost_service.spare };
 static struct pl_status_connection lost_connection = { .service = &lost_service, .counters = &lost_connection.spare };
+static struct pl_status_pool lost_pool = { .queue = &lost_pool.spare };
+static struct pl_status_thread lost_thread = { .work = &lost_thread.spare };
 
 static void in_child(struct pl_fork_hook *unused)
 {
@@ -182,6 +200,8 @@ static int show_service(struct pl_status_service *service, enum pl_status_kind k
     slot->id = service->id;
     slot->started_ms = pl_clock_unix_ms();
     slot->threads = threads > 0 ? (uint32_t)threads : 0;
+    slot->supervisor = 0;
+    slot->worker = slot->restarts = 0;
     set_text(slot->name, sizeof slot->name, name);
     atomic_store_explicit(&slot->text, 0, memory_order_relaxed); /* relaxed: the version is odd */
     clear_counters(&slot->own);
@@ -230,6 +250,44 @@ void pl_status_service_set(struct pl_status_service *service, const char *urls, 
     enter();
     if (!service->page->forgotten && !service->removed) r = replace_text(service, urls, methods);
     leave(r);
+}
+
+void pl_status_service_set_worker(struct pl_status_service *service, pid_t supervisor, unsigned worker,
+                                  unsigned restarts)
+{
+    if (service->page == NULL) return;
+    enter();
+    if (!service->page->forgotten && !service->removed) {
+        pl_page_begin(&service->slot->version);
+        service->slot->supervisor = supervisor;
+        service->slot->worker = worker;
+        service->slot->restarts = restarts;
+        pl_page_end(&service->slot->version);
+    }
+    leave(0);
+}
+
+void pl_status_page_name(char name[17])
+{
+    enter();
+    snprintf(name, 17, "%s", current != NULL ? current->name : "");
+    leave(0);
+}
+
+int pl_status_page_open(const char *name, int *ret_fd)
+{
+    struct pl_directory directory = PL_DIRECTORY_NONE;
+    struct pl_place place = PL_PLACE_NONE;
+    int r = pl_directory_own(&directory, false);
+    if (r < 0) return r;
+    r = pl_place_open(&place, &directory, false);
+    pl_directory_close(&directory);
+    if (r < 0) return r;
+    int fd = openat(place.fd, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    r = fd < 0 ? pl_error(-errno, "status page %s/%s: %s", place.path, name, pl_error_word(errno)) : 0;
+    pl_place_close(&place);
+    if (r == 0) *ret_fd = fd;
+    return r;
 }
 
 void pl_status_service_remove(struct pl_status_service *service)
@@ -344,4 +402,135 @@ struct pl_counters *pl_status_connection_counters(struct pl_status_connection *c
 uint64_t pl_status_connection_id(const struct pl_status_connection *connection)
 {
     return connection->id;
+}
+
+uint64_t pl_status_service_id(const struct pl_status_service *service)
+{
+    return service->id;
+}
+
+/* ---- threads ---------------------------------------------------------------------------- */
+
+static int show_thread(struct pl_status_thread *thread, struct pl_page *page, enum pl_status_role role,
+                       const char *name, uint64_t service)
+{
+    int r = pl_page_slot(page, PL_STATUS_THREADS, &thread->place);
+    if (r < 0) return r;
+    struct pl_status_thread_slot *slot = thread->place.memory;
+    pl_page_begin(&slot->version);
+    slot->id = (uint64_t)gettid();
+    slot->library_id = (uint64_t)(uintptr_t)pthread_self();
+    slot->role = role;
+    slot->ticks_per_ms = pl_ticks_of_ns(1000000);
+    slot->anchor_ns = pl_clock_ns();
+    slot->anchor_ticks = pl_ticks();
+    set_text(slot->name, sizeof slot->name, name);
+    /* relaxed: the version is odd */
+    atomic_store_explicit(&slot->work.current, 0, memory_order_relaxed);
+    atomic_store_explicit(&slot->work.since, 0, memory_order_relaxed);
+    atomic_store_explicit(&slot->work.service, service, memory_order_relaxed);
+    pl_page_end(&slot->version);
+    thread->page = page;
+    thread->work = &slot->work;
+    page->users++;
+    return 0;
+}
+
+struct pl_status_thread *pl_status_thread_add(struct pl_status_service *service, enum pl_status_role role,
+                                              const char *name)
+{
+    int r = 0;
+    struct pl_status_thread *thread = calloc(1, sizeof *thread);
+    if (thread == NULL) return &lost_thread;
+    thread->work = &thread->spare;
+    enter();
+    if (service->page != NULL && !service->page->forgotten && !service->removed)
+        r = show_thread(thread, service->page, role, name, service->id);
+    leave(r);
+    return thread;
+}
+
+/* What every slot begins with. */
+struct slot_head {
+    _Atomic uint64_t version;
+    uint64_t id;
+};
+static_assert(offsetof(struct pl_status_thread_slot, id) == offsetof(struct slot_head, id), "a thread's id");
+static_assert(offsetof(struct pl_status_pool_slot, id) == offsetof(struct slot_head, id), "a pool's id");
+
+static void hide(struct pl_page *page, const struct pl_page_slot *place)
+{
+    enter();
+    if (page != NULL && !page->forgotten) {
+        struct slot_head *slot = place->memory;
+        pl_page_begin(&slot->version);
+        slot->id = 0;
+        pl_page_end(&slot->version);
+        pl_page_slot_free(page, place);
+    }
+    if (page != NULL) drop_page(page);
+    leave(0);
+}
+
+void pl_status_thread_remove(struct pl_status_thread *thread)
+{
+    if (thread == NULL || thread == &lost_thread) return;
+    hide(thread->page, &thread->place);
+    free(thread);
+}
+
+struct pl_status_work *pl_status_thread_work(struct pl_status_thread *thread)
+{
+    return thread->work;
+}
+
+/* ---- pools ------------------------------------------------------------------------------ */
+
+static int show_pool(struct pl_status_pool *pool, struct pl_page *page, const char *name, unsigned threads,
+                     unsigned capacity)
+{
+    int r = pl_page_slot(page, PL_STATUS_POOLS, &pool->place);
+    if (r < 0) return r;
+    struct pl_status_pool_slot *slot = pool->place.memory;
+    pl_page_begin(&slot->version);
+    slot->id = ++last_pool;
+    slot->threads = threads;
+    slot->capacity = capacity;
+    set_text(slot->name, sizeof slot->name, name);
+    /* relaxed: the version is odd */
+    atomic_store_explicit(&slot->queue.waiting, 0, memory_order_relaxed);
+    atomic_store_explicit(&slot->queue.oldest, 0, memory_order_relaxed);
+    atomic_store_explicit(&slot->queue.taken, 0, memory_order_relaxed);
+    atomic_store_explicit(&slot->queue.refused, 0, memory_order_relaxed);
+    pl_page_end(&slot->version);
+    pool->page = page;
+    pool->queue = &slot->queue;
+    page->users++;
+    return 0;
+}
+
+struct pl_status_pool *pl_status_pool_add(struct pl_status_service *service, const char *name, unsigned threads,
+                                          unsigned capacity)
+{
+    int r = 0;
+    struct pl_status_pool *pool = calloc(1, sizeof *pool);
+    if (pool == NULL) return &lost_pool;
+    pool->queue = &pool->spare;
+    enter();
+    if (service->page != NULL && !service->page->forgotten && !service->removed)
+        r = show_pool(pool, service->page, name, threads, capacity);
+    leave(r);
+    return pool;
+}
+
+void pl_status_pool_remove(struct pl_status_pool *pool)
+{
+    if (pool == NULL || pool == &lost_pool) return;
+    hide(pool->page, &pool->place);
+    free(pool);
+}
+
+struct pl_status_queue *pl_status_pool_queue(struct pl_status_pool *pool)
+{
+    return pool->queue;
 }

@@ -46,6 +46,9 @@ struct pl_status_service *pl_status_service_add(const char *name, uint64_t id, c
 /* A topic that this process publishes, in all else like a service; its methods are the word that says how. */
 struct pl_status_service *pl_status_topic_add(const char *name, uint64_t id, const char *directory);
 void pl_status_service_set(struct pl_status_service *service, const char *urls, const char *methods);
+/* Says whose worker serves it, and how often this number had to be started again. */
+void pl_status_service_set_worker(struct pl_status_service *service, pid_t supervisor, unsigned worker,
+                                  unsigned restarts);
 /* NULL is fine. Its connections may be removed later; nobody sees them any more. */
 void pl_status_service_remove(struct pl_status_service *service);
 
@@ -65,6 +68,65 @@ void pl_status_connection_remove(struct pl_status_connection *connection);
  * anonymous channel): readers show own + closed connections + living ones, so count each thing once. */
 struct pl_counters *pl_status_service_counters(struct pl_status_service *service);
 struct pl_counters *pl_status_connection_counters(struct pl_status_connection *connection);
+/* This process's page as a file name in its place, "" without one; and another process's, to be read when it is dead.
+ * 0 and *ret_fd, -errno with text. */
+void pl_status_page_name(char name[17]);
+int pl_status_page_open(const char *name, int *ret_fd);
+
 uint64_t pl_status_connection_id(const struct pl_status_connection *connection); /* 0: out of memory */
+
+/* ---- threads ---- */
+
+enum pl_status_role { PL_STATUS_SERVES = 1, PL_STATUS_ACCEPTS = 2, PL_STATUS_POOL = 3, PL_STATUS_WATCHES = 4 };
+
+/* What a thread handles, written by itself alone: three stores for each request, in a cache line of its own. */
+struct pl_status_work {
+    _Atomic uint64_t current; /* requests begun so far << 16 | the method's place in the service's list + 1, 0: idle */
+    _Atomic uint64_t since;   /* ticks */
+    _Atomic uint64_t service; /* whose request it is, or was last */
+};
+
+static inline void pl_status_work_begin(struct pl_status_work *work, unsigned method, uint64_t ticks)
+{
+    /* relaxed: this thread alone writes it */
+    uint64_t count = (atomic_load_explicit(&work->current, memory_order_relaxed) >> 16) + 1;
+    atomic_store_explicit(&work->since, ticks, memory_order_relaxed); /* relaxed: published by the next */
+    /* OBR6: pairs with OBA2 in reader.c: who sees the request sees since when */
+    atomic_store_explicit(&work->current, count << 16 | (method + 1), memory_order_release);
+}
+
+static inline void pl_status_work_end(struct pl_status_work *work)
+{
+    /* relaxed: this thread alone writes it, and it publishes nothing */
+    uint64_t current = atomic_load_explicit(&work->current, memory_order_relaxed);
+    atomic_store_explicit(&work->current, current & ~(uint64_t)UINT16_MAX,
+                          memory_order_relaxed); /* relaxed: as above */
+}
+
+/* Shows the calling thread under NAME, with SERVICE as whose requests it handles; it must be removed before it ends,
+ * by whom doesn't matter. As services and connections it never fails. */
+struct pl_status_thread;
+struct pl_status_thread *pl_status_thread_add(struct pl_status_service *service, enum pl_status_role role,
+                                              const char *name);
+void pl_status_thread_remove(struct pl_status_thread *thread); /* NULL is fine */
+struct pl_status_work *pl_status_thread_work(struct pl_status_thread *thread);
+uint64_t pl_status_service_id(const struct pl_status_service *service); /* what `work.service` says */
+
+/* ---- pools ---- */
+
+/* Written under the pool's lock. */
+struct pl_status_queue {
+    _Atomic uint64_t waiting; /* requests */
+    _Atomic uint64_t oldest;  /* ticks when the first of them came; 0: none waits */
+    _Atomic uint64_t taken;   /* requests that threads took out */
+    _Atomic uint64_t refused; /* requests for which there was no room */
+};
+
+/* In the page that shows SERVICE. Never fails. */
+struct pl_status_pool;
+struct pl_status_pool *pl_status_pool_add(struct pl_status_service *service, const char *name, unsigned threads,
+                                          unsigned capacity);
+void pl_status_pool_remove(struct pl_status_pool *pool); /* NULL is fine */
+struct pl_status_queue *pl_status_pool_queue(struct pl_status_pool *pool);
 
 #endif

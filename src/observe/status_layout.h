@@ -29,9 +29,10 @@ enum pl_status_kind {
     PL_STATUS_SERVICES = 2,
     PL_STATUS_CONNECTIONS = 3,
     PL_STATUS_TEXT = 4,
-    PL_STATUS_THREADS = 5, /* 5 and 7 are kept for threads and events */
-    PL_STATUS_TOPICS = 6,  /* slots like a service's; the connections are subscribers */
-    PL_STATUS_EVENTS = 7
+    PL_STATUS_THREADS = 5,
+    PL_STATUS_TOPICS = 6, /* slots like a service's; the connections are subscribers */
+    PL_STATUS_EVENTS = 7, /* kept */
+    PL_STATUS_POOLS = 8
 };
 
 /* Written whole before the file gets its name, and never again. */
@@ -78,7 +79,11 @@ struct pl_status_service_slot {
     uint32_t threads;
     uint32_t reserved;
     char name[104];
-    uint64_t room[13];
+    int32_t supervisor; /* pid; 0: none */
+    uint32_t worker;    /* its number, from 1 */
+    uint32_t restarts;  /* how often this number had to be started again */
+    uint32_t more;
+    uint64_t room[11];
     union pl_status_counters own, closed;
 };
 
@@ -95,6 +100,30 @@ struct pl_status_connection_slot {
     union pl_status_counters counters;
 };
 
+/* `work` is written by the thread itself, without a version: see pl_status_work_begin. */
+struct pl_status_thread_slot {
+    _Atomic uint64_t version;
+    uint64_t id;         /* native thread id; 0: free */
+    uint64_t library_id; /* pthread_self() */
+    uint32_t role;       /* enum pl_status_role */
+    uint32_t reserved;
+    uint64_t anchor_ticks, anchor_ns; /* the same moment by the raw counter and by CLOCK_MONOTONIC */
+    uint64_t ticks_per_ms;
+    char name[112];
+    uint64_t room[3];
+    struct pl_status_work work;
+    uint64_t more[5];
+};
+
+struct pl_status_pool_slot {
+    _Atomic uint64_t version;
+    uint64_t id; /* unique in its process; 0: free */
+    uint32_t threads, capacity;
+    char name[104];
+    struct pl_status_queue queue;
+    uint64_t room[12];
+};
+
 enum { PL_STATUS_TEXT_DIRECTORY, PL_STATUS_TEXT_URLS, PL_STATUS_TEXT_METHODS, PL_STATUS_TEXTS };
 
 static_assert(sizeof(struct pl_counters) <= sizeof(union pl_status_counters), "counters fit their block");
@@ -102,6 +131,9 @@ static_assert(sizeof(struct pl_status_head) <= PL_STATUS_ALIGN, "the head fits i
 static_assert(sizeof(struct pl_status_chunk) == 64, "chunk header");
 static_assert(sizeof(struct pl_status_service_slot) == 512, "service slot");
 static_assert(sizeof(struct pl_status_connection_slot) == 256, "connection slot");
+static_assert(sizeof(struct pl_status_pool_slot) == 256, "pool slot");
+static_assert(sizeof(struct pl_status_thread_slot) == 256, "thread slot");
+static_assert(offsetof(struct pl_status_thread_slot, work) == 192, "a thread's work has its own cache line");
 static_assert(offsetof(struct pl_status_connection_slot, counters) == 128, "a connection's counters");
 static_assert(offsetof(struct pl_status_service_slot, own) == 256, "a service's counters");
 

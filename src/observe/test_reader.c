@@ -12,8 +12,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-enum { SERVICES_AT = 4096, CONNECTIONS_AT = 8192, TEXT_AT = 24576, PAGE_SIZE = 28672 };
-enum { SERVICE_AT = SERVICES_AT + 512, CONNECTION_AT = CONNECTIONS_AT + 256 };
+enum { SERVICES_AT = 4096, CONNECTIONS_AT = 8192, TEXT_AT = 24576, THREADS_AT = 28672, PAGE_SIZE = 32768 };
+enum { SERVICE_AT = SERVICES_AT + 512, CONNECTION_AT = CONNECTIONS_AT + 256, THREAD_AT = THREADS_AT + 256 };
 
 static const char *const sample_texts[PL_STATUS_TEXTS] = { "/run/x", "tcp://127.0.0.1:1 unix:///a", "greet bye" };
 
@@ -39,7 +39,7 @@ static void put_texts(uint8_t *page, uint32_t generation)
     }
 }
 
-/* A sound page with one service and one connection. Free it. */
+/* A sound page with one service, one connection and one thread. Free it. */
 static uint8_t *sample(void)
 {
     uint8_t *page = calloc(1, PAGE_SIZE);
@@ -77,6 +77,16 @@ static uint8_t *sample(void)
     strcpy(connection->framing, "plait");
     strcpy(connection->peer, "caller");
     connection->counters.known.requests = 100;
+    put_chunk(page, THREADS_AT, PL_STATUS_THREADS, 4096, 256);
+    struct pl_status_thread_slot *thread = (struct pl_status_thread_slot *)(page + THREAD_AT);
+    thread->version = 2;
+    thread->id = 57;
+    thread->library_id = 0x7f0000000000;
+    thread->role = PL_STATUS_SERVES;
+    strcpy(thread->name, "plait/greeter/0");
+    thread->work.current = 812 << 16 | 2;
+    thread->work.since = 1000;
+    thread->work.service = 7;
     return page;
 }
 
@@ -353,6 +363,54 @@ TEST(unknown_kinds_larger_slots_and_other_counters_are_no_trouble)
     CHECK_INT(picture.connection_count, 1);
     pl_status_picture_deinit(&picture);
     free(page);
+}
+
+static const struct pl_status_thread_picture *read_thread(struct pl_status_picture *picture, uint8_t *before,
+                                                          uint8_t *bytes, uint8_t *after)
+{
+    struct pl_status_copy copy = { before, bytes, after, PAGE_SIZE };
+    CHECK_INT(pl_status_parse(picture, &copy), 0);
+    CHECK_INT(picture->thread_count, 1);
+    return &picture->threads[0];
+}
+
+TEST(a_thread_tells_what_it_handles_and_since_when)
+{
+    struct pl_status_picture picture;
+    uint8_t *page = sample(), *later = sample();
+    struct pl_status_thread_slot *thread = (struct pl_status_thread_slot *)(page + THREAD_AT);
+    const struct pl_status_thread_picture *seen = read_thread(&picture, page, page, page);
+    CHECK_INT(seen->tid, 57);
+    CHECK_INT(seen->library_id, 0x7f0000000000);
+    CHECK_STR(seen->name, "plait/greeter/0");
+    CHECK_INT(seen->service, 0);
+    CHECK_INT(seen->handled, 812);
+    CHECK_INT(seen->method, 2);
+    CHECK_INT(seen->since, 1000);
+    pl_status_picture_deinit(&picture);
+
+    /* Another request by the time of the last copy: what is between may be of either, so its age isn't told. */
+    ((struct pl_status_thread_slot *)(later + THREAD_AT))->work.current += 1 << 16;
+    seen = read_thread(&picture, page, page, later);
+    CHECK_INT(seen->since, 0);
+    CHECK_INT(seen->method, 2);
+    pl_status_picture_deinit(&picture);
+
+    thread->work.service = 12345; /* of nobody who is listed */
+    memset(thread->name, '\x1b', sizeof thread->name);
+    seen = read_thread(&picture, page, page, page);
+    CHECK(seen->service == SIZE_MAX);
+    CHECK_INT(strlen(seen->name), sizeof thread->name - 1);
+    CHECK_INT(seen->name[0], '?');
+    pl_status_picture_deinit(&picture);
+    thread->version++;
+    struct pl_status_copy copy = { page, page, page, PAGE_SIZE };
+    CHECK_INT(pl_status_parse(&picture, &copy), 0);
+    CHECK_INT(picture.thread_count, 0);
+    CHECK_INT(picture.unsteady, 1);
+    pl_status_picture_deinit(&picture);
+    free(page);
+    free(later);
 }
 
 TEST(a_thousand_services_are_the_limit)

@@ -1,6 +1,7 @@
 /* What comes and goes, in one thread and in many, and without room. */
 #include "observe/test_look.h"
 
+#include "base/clock.h"
 #include "base/fd.h"
 #include "observe/reader.h"
 
@@ -518,4 +519,66 @@ TEST(without_descriptors_everything_counts_unseen)
         _exit(0);
     }
     CHECK_INT(test_wait_child(pid), 0);
+}
+
+/* ---- threads ---------------------------------------------------------------------------- */
+
+TEST(a_thread_is_seen_with_what_it_handles_and_is_gone_when_it_ends)
+{
+    plait_watch *watch;
+    struct pl_status_service *service = pl_status_service_add("threaded", 9, "", 1);
+    pl_status_service_set(service, "", "\"\" greet *");
+    struct pl_status_thread *thread = pl_status_thread_add(service, PL_STATUS_SERVES, "plait/threaded/0");
+    struct pl_status_work *work = pl_status_thread_work(thread);
+    (void)look_at("threaded", &watch);
+    CHECK_INT(plait_watch_thread_count(watch), 1);
+    const plait_watch_thread *seen = plait_watch_thread_at(watch, 0);
+    CHECK_INT(seen->pid, getpid());
+    CHECK_INT(seen->tid, gettid());
+    CHECK(seen->library_id == (uint64_t)(uintptr_t)pthread_self());
+    CHECK_STR(seen->name, "plait/threaded/0");
+    CHECK_STR(seen->role, "serves");
+    CHECK_STR(seen->service, "threaded");
+    CHECK(seen->method == NULL);
+    CHECK_INT(seen->handled, 0);
+    CHECK(plait_watch_thread_at(watch, 1) == NULL);
+    plait_watch_close(watch);
+
+    uint64_t began = pl_clock_ns();
+    pl_status_work_begin(work, 1, pl_ticks());
+    do {
+        plait_watch_close(watch = look("threaded"));
+    } while (pl_clock_ns() - began < 3000000);
+    watch = look("threaded");
+    seen = plait_watch_thread_at(watch, 0);
+    CHECK_STR(seen->method, "greet");
+    CHECK_INT(seen->handled, 1);
+    CHECK(seen->handling_us >= 2900 && seen->handling_us * 1000 <= pl_clock_ns() - began + 1000000);
+    plait_watch_close(watch);
+    pl_status_work_end(work);
+    pl_status_work_begin(work, 0, pl_ticks());
+    watch = look("threaded");
+    CHECK_STR(plait_watch_thread_at(watch, 0)->method, "");
+    CHECK_INT(plait_watch_thread_at(watch, 0)->handled, 2);
+    plait_watch_close(watch);
+    pl_status_work_end(work);
+    pl_status_thread_remove(thread);
+    watch = look("threaded");
+    CHECK_INT(plait_watch_thread_count(watch), 0);
+    plait_watch_close(watch);
+    pl_status_service_remove(service);
+}
+
+TEST(a_thread_of_an_unseen_service_counts_all_the_same)
+{
+    mount_small("size=4k,mode=0700");
+    struct pl_status_service *service = pl_status_service_add("small", 1, "", 1);
+    struct pl_status_thread *thread = pl_status_thread_add(service, PL_STATUS_SERVES, "plait/small/0");
+    pl_status_work_begin(pl_status_thread_work(thread), 0, pl_ticks());
+    pl_status_work_end(pl_status_thread_work(thread));
+    CHECK_INT(pl_status_thread_work(thread)->current, 1 << 16);
+    pl_status_thread_remove(thread);
+    pl_status_thread_remove(NULL);
+    pl_status_service_remove(service);
+    unmount_small();
 }

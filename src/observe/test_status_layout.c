@@ -77,6 +77,9 @@ TEST(the_document_says_where_everything_lies)
     FIELD("Service", pl_status_service_slot, "u64", folds);
     FIELD("Service", pl_status_service_slot, "u32", threads);
     FIELD("Service", pl_status_service_slot, "text 104", name);
+    FIELD("Service", pl_status_service_slot, "i32", supervisor);
+    FIELD("Service", pl_status_service_slot, "u32", worker);
+    FIELD("Service", pl_status_service_slot, "u32", restarts);
     FIELD("Service", pl_status_service_slot, "16 × u64", own);
     FIELD("Service", pl_status_service_slot, "16 × u64", closed);
     FIELD("Connection", pl_status_connection_slot, "u64", version);
@@ -89,6 +92,31 @@ TEST(the_document_says_where_everything_lies)
     FIELD("Connection", pl_status_connection_slot, "text 12", framing);
     FIELD("Connection", pl_status_connection_slot, "text 64", peer);
     FIELD("Connection", pl_status_connection_slot, "16 × u64", counters);
+}
+
+TEST(the_document_says_where_threads_and_pools_lie)
+{
+    read_document();
+    FIELD("Thread", pl_status_thread_slot, "u64", version);
+    FIELD("Thread", pl_status_thread_slot, "u64", id);
+    FIELD("Thread", pl_status_thread_slot, "u64", library_id);
+    FIELD("Thread", pl_status_thread_slot, "u32", role);
+    FIELD("Thread", pl_status_thread_slot, "u64", anchor_ticks);
+    FIELD("Thread", pl_status_thread_slot, "u64", anchor_ns);
+    FIELD("Thread", pl_status_thread_slot, "u64", ticks_per_ms);
+    FIELD("Thread", pl_status_thread_slot, "text 112", name);
+    FIELD("Thread", pl_status_thread_slot, "u64", work.current);
+    FIELD("Thread", pl_status_thread_slot, "u64", work.since);
+    FIELD("Thread", pl_status_thread_slot, "u64", work.service);
+    FIELD("Pool", pl_status_pool_slot, "u64", version);
+    FIELD("Pool", pl_status_pool_slot, "u64", id);
+    FIELD("Pool", pl_status_pool_slot, "u32", threads);
+    FIELD("Pool", pl_status_pool_slot, "u32", capacity);
+    FIELD("Pool", pl_status_pool_slot, "text 104", name);
+    FIELD("Pool", pl_status_pool_slot, "u64", queue.waiting);
+    FIELD("Pool", pl_status_pool_slot, "u64", queue.oldest);
+    FIELD("Pool", pl_status_pool_slot, "u64", queue.taken);
+    FIELD("Pool", pl_status_pool_slot, "u64", queue.refused);
 }
 
 TEST(the_document_names_every_counter)
@@ -116,11 +144,14 @@ TEST(kinds_magic_and_version_are_what_the_document_says)
                   { PL_STATUS_FREE, "\n| 1 | free:" },
                   { PL_STATUS_SERVICES, "\n| 2 | services |" },
                   { PL_STATUS_CONNECTIONS, "\n| 3 | connections |" },
-                  { PL_STATUS_TEXT, "\n| 4 | text:" } };
+                  { PL_STATUS_TEXT, "\n| 4 | text:" },
+                  { PL_STATUS_THREADS, "\n| 5 | threads |" } };
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
         expect_row("Chunk", kinds[i].row);
         CHECK_INT(kinds[i].kind, i);
     }
+    expect_row("Chunk", "\n| 8 | pools |");
+    CHECK_INT(PL_STATUS_POOLS, 8);
 }
 
 TEST(every_counter_has_a_name_that_fits_a_unit_and_a_help)

@@ -3,6 +3,7 @@
  * Reads files and /proc alone, so it is right also while the observed are stopped. Pages that break the
  * format are skipped (and logged): one bad file must not hide the others.
  */
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/log.h"
@@ -26,6 +27,10 @@ struct plait_watch {
         plait_watch_instance *instances;
         size_t count, room;
     } services, topics;
+    plait_watch_thread *threads;
+    size_t thread_count, thread_room;
+    plait_watch_pool *pools;
+    size_t pool_count, pool_room;
 };
 
 static int grow(void **array, size_t count, size_t *room, size_t element)
@@ -85,6 +90,24 @@ static int show_connections(plait_watch_instance *instance, const struct pl_stat
     return 0;
 }
 
+static uint64_t age_us(uint64_t since)
+{
+    int64_t ticks = (int64_t)(pl_ticks() - since);
+    return since == 0 || ticks < 0 ? 0 : pl_ns_of_ticks((uint64_t)ticks) / 1000;
+}
+
+/* Of the threads that serve INDEX. */
+static uint64_t busy_us(const struct pl_status_picture *picture, size_t index)
+{
+    uint64_t longest = 0;
+    for (size_t i = 0; i < picture->thread_count; i++) {
+        const struct pl_status_thread_picture *thread = &picture->threads[i];
+        uint64_t age = thread->service == index && thread->method != 0 ? age_us(thread->since) : 0;
+        if (age > longest) longest = age;
+    }
+    return longest;
+}
+
 static int show_service(struct plait_watch *watch, const struct pl_status_picture *picture, size_t index, uid_t uid)
 {
     const struct pl_status_service_picture *service = &picture->services[index];
@@ -115,9 +138,82 @@ static int show_service(struct plait_watch *watch, const struct pl_status_pictur
         .stuck = service->counters[PL_COUNTER_stuck],
         .threads = (int32_t)service->threads,
         .stopped = picture->pid_namespace == pl_place_pid_namespace() && stopped(picture->pid),
+        .supervisor = service->supervisor,
+        .worker = service->worker,
+        .restarts = service->restarts,
+        .busy_us = busy_us(picture, index),
     };
     shown->count++;
     return show_connections(instance, picture, index);
+}
+
+/* The INDEXth of words separated by blanks, as the page lists methods; NULL: there are fewer. */
+static char *method_at(const char *words, size_t index)
+{
+    words += strspn(words, " ");
+    for (; index > 0 && *words; index--) {
+        words += strcspn(words, " ");
+        words += strspn(words, " ");
+    }
+    size_t size = strcspn(words, " ");
+    if (size == 0) return NULL;
+    bool unnamed = size == 2 && memcmp(words, "\"\"", 2) == 0;
+    return strndup(words, unnamed ? 0 : size);
+}
+
+static const char *role_name(uint32_t role)
+{
+    static const char *const names[] = { "", "serves", "accepts", "pool", "watches" };
+    return role < sizeof names / sizeof *names ? names[role] : "";
+}
+
+static int show_thread(struct plait_watch *watch, const struct pl_status_picture *picture,
+                       const struct pl_status_thread_picture *from)
+{
+    int r = grow((void **)&watch->threads, watch->thread_count, &watch->thread_room, sizeof *watch->threads);
+    if (r < 0) return r;
+    const struct pl_status_service_picture *service =
+        from->service < picture->service_count ? &picture->services[from->service] : NULL;
+    watch->threads[watch->thread_count++] = (plait_watch_thread){
+        .pid = picture->pid,
+        .tid = (int32_t)from->tid,
+        .library_id = from->library_id,
+        .name = from->name,
+        .role = role_name(from->role),
+        .service = service ? service->name : "",
+        .method = from->method && service ? method_at(service->texts[PL_STATUS_TEXT_METHODS], from->method - 1) : NULL,
+        .handling_us = from->method ? age_us(from->since) : 0,
+        .handled = from->handled,
+    };
+    return 0;
+}
+
+static int show_pool(struct plait_watch *watch, const struct pl_status_picture *picture,
+                     const struct pl_status_pool_picture *from)
+{
+    int r = grow((void **)&watch->pools, watch->pool_count, &watch->pool_room, sizeof *watch->pools);
+    if (r < 0) return r;
+    watch->pools[watch->pool_count++] = (plait_watch_pool){
+        .pid = picture->pid,
+        .threads = from->threads,
+        .capacity = from->capacity,
+        .name = from->name,
+        .waiting = from->waiting,
+        .oldest_us = age_us(from->oldest),
+        .taken = from->taken,
+        .refused = from->refused,
+    };
+    return 0;
+}
+
+/* Their numbers mean nothing in another pid namespace. */
+static int show_threads(struct plait_watch *watch, const struct pl_status_picture *picture)
+{
+    int r = 0;
+    if (picture->pid_namespace != pl_place_pid_namespace()) return 0;
+    for (size_t i = 0; i < picture->thread_count && r == 0; i++) r = show_thread(watch, picture, &picture->threads[i]);
+    for (size_t i = 0; i < picture->pool_count && r == 0; i++) r = show_pool(watch, picture, &picture->pools[i]);
+    return r;
 }
 
 /* True if a page was seen in another directory already. */
@@ -131,10 +227,11 @@ static bool known(const struct plait_watch *watch, uint64_t id)
 static int show_page(struct plait_watch *watch, struct pl_status_picture *picture, uid_t uid)
 {
     int r = 0;
+    size_t before = watch->services.count;
     for (size_t i = 0; i < picture->service_count && r == 0; i++)
         if (watch->name == NULL || strcmp(watch->name, picture->services[i].name) == 0)
             r = show_service(watch, picture, i, uid);
-    return r;
+    return r == 0 && watch->services.count > before ? show_threads(watch, picture) : r;
 }
 
 /* Gives PICTURE, as it is, to the watch; *ret_kept is where it lies now and stays. */
@@ -259,9 +356,32 @@ static void shown_free(struct shown *shown)
     free(shown->instances);
 }
 
+size_t plait_watch_thread_count(const plait_watch *watch)
+{
+    return watch->thread_count;
+}
+
+const plait_watch_thread *plait_watch_thread_at(const plait_watch *watch, size_t index)
+{
+    return index < watch->thread_count ? &watch->threads[index] : NULL;
+}
+
+size_t plait_watch_pool_count(const plait_watch *watch)
+{
+    return watch->pool_count;
+}
+
+const plait_watch_pool *plait_watch_pool_at(const plait_watch *watch, size_t index)
+{
+    return index < watch->pool_count ? &watch->pools[index] : NULL;
+}
+
 void plait_watch_close(plait_watch *watch)
 {
     if (watch == NULL) return;
+    for (size_t i = 0; i < watch->thread_count; i++) free((void *)watch->threads[i].method);
+    free(watch->threads);
+    free(watch->pools);
     for (size_t i = 0; i < watch->picture_count; i++) {
         pl_status_picture_deinit(watch->pictures[i]);
         free(watch->pictures[i]);

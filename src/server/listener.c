@@ -1,8 +1,9 @@
-/* listener: accepting and greeting, on reactor 0; a socket for datagrams becomes a session at once. */
+/* listener: accepting and greeting, in the acceptor's thread; a socket for datagrams becomes a session at once. */
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/log.h"
+#include "loop/crash.h"
 #include "server/server.h"
 #include "transport/socket.h"
 
@@ -27,7 +28,7 @@ struct greeting {
 
 static struct pl_loop *loop_of(struct plait_server *server)
 {
-    return &server->reactors[0].loop;
+    return &server->acceptor->loop;
 }
 
 static void count_refused(struct plait_server *server)
@@ -200,6 +201,12 @@ static void begin(struct pl_listener *listener, int socket, const struct pl_addr
 
 /* ---- accepting ---- */
 
+/* A URL's listener is shared by all workers, and one of them is enough for a connection. */
+static uint32_t listening_for(const struct pl_listener *listener)
+{
+    return listener->server->worker && !listener->name_socket ? EPOLLIN | EPOLLEXCLUSIVE : EPOLLIN;
+}
+
 static void pause_accepting(struct plait_server *server)
 {
     server->accept_paused = true;
@@ -212,7 +219,9 @@ static void on_connection(struct pl_source *source, uint32_t events)
 {
     struct pl_listener *listener = pl_container_of(source, struct pl_listener, source);
     (void)events;
-    for (int i = 0; i < ACCEPT_BATCH; i++) {
+    /* A burst is for all workers, not for the one that is called first. */
+    int batch = listening_for(listener) & EPOLLEXCLUSIVE ? 1 : ACCEPT_BATCH;
+    for (int i = 0; i < batch; i++) {
         struct pl_address peer;
         int socket;
         int r = pl_socket_accept(source->fd, &socket, &peer);
@@ -228,12 +237,12 @@ static void on_connection(struct pl_source *source, uint32_t events)
 
 void pl_listener_free_descriptor(struct plait_server *server)
 {
-    if (!server->accept_paused || server->reactors[0].draining) return;
+    if (!server->accept_paused || server->acceptor->draining) return;
     server->accept_paused = false;
     pl_timer_clear(loop_of(server), &server->accept_timer);
     for (unsigned i = 0; i < server->listener_count; i++)
         if (server->listeners[i]->source.fd >= 0)
-            (void)pl_loop_add(loop_of(server), &server->listeners[i]->source, EPOLLIN);
+            (void)pl_loop_add(loop_of(server), &server->listeners[i]->source, listening_for(server->listeners[i]));
 }
 
 static void on_accept_again(struct pl_timer *timer)
@@ -247,8 +256,9 @@ int pl_listener_start(struct plait_server *server)
     for (unsigned i = 0; i < server->listener_count; i++) {
         struct pl_listener *listener = server->listeners[i];
         listener->source.ready = on_connection;
-        int r = listener->url.scheme == PL_SCHEME_UDP ? begin_datagrams(listener)
-                                                      : pl_loop_add(loop_of(server), &listener->source, EPOLLIN);
+        int r = listener->url.scheme == PL_SCHEME_UDP
+                    ? begin_datagrams(listener)
+                    : pl_loop_add(loop_of(server), &listener->source, listening_for(listener));
         if (r < 0) return r;
     }
     return 0;
@@ -256,13 +266,19 @@ int pl_listener_start(struct plait_server *server)
 
 void pl_listener_stop(struct plait_server *server)
 {
-    pl_list_each(item, &server->greetings) end_greeting(pl_container_of(item, struct greeting, link));
-    pl_timer_clear(loop_of(server), &server->accept_timer);
+    if (server->reactors != NULL) { /* a supervisor has none, and its listeners are in no loop */
+        pl_list_each(item, &server->greetings) end_greeting(pl_container_of(item, struct greeting, link));
+        pl_timer_clear(loop_of(server), &server->accept_timer);
+        for (unsigned i = 0; i < server->listener_count; i++)
+            pl_loop_remove(loop_of(server), &server->listeners[i]->source);
+    }
     for (unsigned i = 0; i < server->listener_count; i++) {
         struct pl_listener *listener = server->listeners[i];
-        pl_loop_remove(loop_of(server), &listener->source);
-        if (listener->name_socket) continue; /* the claim's */
-        if (listener->source.fd >= 0) pl_socket_unlink(&listener->url);
+        if (listener->name_socket) { /* the claim's */
+            pl_crash_unwatch(listener->source.fd);
+            continue;
+        }
+        if (listener->source.fd >= 0 && server->worker == 0) pl_socket_unlink(&listener->url);
         pl_close(&listener->source.fd);
     }
 }

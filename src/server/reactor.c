@@ -6,6 +6,7 @@
  */
 #include "base/clock.h"
 #include "base/error.h"
+#include "loop/crash.h"
 #include "loop/signal.h"
 #include "server/server.h"
 
@@ -36,7 +37,7 @@ static void on_wake(struct pl_wake *wake)
     if (atomic_load_explicit(&server->throttled, memory_order_relaxed)) /* relaxed: a wake-up follows each release */
         pl_list_each(other, &reactor->sessions)
             pl_session_set_pause(pl_container_of(other, struct pl_session, link), PL_PAUSE_INBOUND, false);
-    if (reactor->index == 0 && server->accept_paused) pl_listener_free_descriptor(server);
+    if (reactor == server->acceptor && server->accept_paused) pl_listener_free_descriptor(server);
 }
 
 void pl_reactor_knock(struct pl_reactor *reactor, struct pl_session *session)
@@ -106,6 +107,7 @@ __attribute__((cold)) void pl_reactor_deinit(struct pl_reactor *reactor)
         pl_session_unref(session);
     }
     let_go_of_ended(reactor);
+    pl_status_thread_remove(reactor->shown);
     pl_alarm_deinit(&reactor->alarm, &reactor->loop);
     pl_wake_deinit(&reactor->wake, &reactor->loop);
     pl_loop_deinit(&reactor->loop);
@@ -223,9 +225,13 @@ __attribute__((cold)) static void begin_drain(struct pl_reactor *reactor)
     struct plait_server *server = reactor->server;
     int64_t grace = atomic_load_explicit(&server->grace, memory_order_relaxed); /* ordered by A_STOP1 */
     reactor->draining = true;
-    if (reactor->index == 0) {
+    if (reactor == server->acceptor) {
         pl_claim_withdraw(&server->claim);
         pl_listener_stop(server);
+        /* R_ACC1: pairs with A_ACC1 below: what was accepted is in the others' inboxes */
+        atomic_store_explicit(&server->accept_over, true, memory_order_release);
+        for (unsigned i = 0; i < server->thread_count; i++)
+            if (&server->reactors[i] != reactor) pl_wake_up(&server->reactors[i].wake);
     }
     (void)pl_timer_set(&reactor->loop, &reactor->grace_timer, pl_clock_deadline(grace, PL_GRACE_MS));
     pl_list_each(item, &reactor->sessions) pl_session_drain(pl_container_of(item, struct pl_session, link));
@@ -245,7 +251,9 @@ static int round_of(struct pl_reactor *reactor, uint64_t deadline_ns)
     int stopping = atomic_load_explicit(&reactor->server->stopping, memory_order_acquire);
     if (__builtin_expect(stopping, 0)) {
         if (!reactor->draining) begin_drain(reactor);
-        if (pl_list_empty(&reactor->sessions) && inbox_empty(reactor)) {
+        /* A_ACC1: pairs with R_ACC1 above. First this, then the inbox: no session comes after that. */
+        bool complete = atomic_load_explicit(&reactor->server->accept_over, memory_order_acquire);
+        if (complete && pl_list_empty(&reactor->sessions) && inbox_empty(reactor)) {
             reactor->over = true;
             return 0;
         }
@@ -265,13 +273,30 @@ int pl_reactor_round(struct pl_reactor *reactor, uint64_t deadline_ns)
     return r;
 }
 
-void *pl_reactor_main(void *argument)
+void pl_reactor_enter(struct pl_reactor *reactor)
 {
-    struct pl_reactor *reactor = argument;
+    const struct plait_server *server = reactor->server;
+    char name[PLAIT_NAME_MAX + 16];
+    bool serves = reactor->index < server->thread_count;
+    if (serves) snprintf(name, sizeof(name), "plait/%s/%u", server->name, reactor->index);
+    else snprintf(name, sizeof(name), "plait/%s/accept", server->name);
+    pl_status_thread_remove(reactor->shown);
+    if (!reactor->started) reactor->thread = pthread_self();
+    reactor->shown = pl_status_thread_add(server->status, serves ? PL_STATUS_SERVES : PL_STATUS_ACCEPTS, name);
+    /* R_RUN2: pairs with A_RUN2 in run.c */
+    atomic_store_explicit(&reactor->work, pl_status_thread_work(reactor->shown), memory_order_release);
+}
+
+void pl_reactor_main(struct pl_reactor *reactor)
+{
     char name[16];
-    snprintf(name, sizeof(name), "plait/%.7s/%u", reactor->server->name, reactor->index);
-    if (reactor->started) pthread_setname_np(pthread_self(), name);
+    bool serves = reactor->index < reactor->server->thread_count;
+    if (serves) snprintf(name, sizeof(name), "plait/%.7s/%u", reactor->server->name, reactor->index);
+    else snprintf(name, sizeof(name), "plait/%.7s/a", reactor->server->name);
+    pthread_setname_np(pthread_self(), name);
+    struct pl_crash_stack *stack = pl_crash_stack_begin();
+    pl_reactor_enter(reactor);
     while (!reactor->over)
         if (pl_reactor_round(reactor, PL_NEVER) < 0) break;
-    return NULL;
+    pl_crash_stack_end(stack);
 }

@@ -167,6 +167,13 @@ void pl_server_give_inbound_back(struct plait_server *server, uint64_t bytes)
     for (unsigned i = 0; i < server->thread_count; i++) pl_wake_up(&server->reactors[i].wake);
 }
 
+static void free_deferred(struct plait_request *request)
+{
+    pl_message_release(NULL, &request->message); /* nothing is lent by a transport any more */
+    pl_session_unref(request->session);
+    free(request);
+}
+
 /* From any thread. Frees REQUEST. */
 static int answer_deferred(struct plait_request *request, uint32_t status, plait_encoding encoding, const void *data,
                            size_t size, struct pl_loan *loan)
@@ -188,9 +195,7 @@ static int answer_deferred(struct plait_request *request, uint32_t status, plait
     if (!dead && (session->idless || atomic_load(&session->waits))) /* F_DEF1: seq_cst against F_DEF2 in session.c */
         pl_reactor_knock(session->reactor, session);
     pthread_mutex_unlock(&session->send_lock);
-    pl_message_release(NULL, &request->message); /* nothing is lent by a transport any more */
-    pl_session_unref(session);
-    free(request);
+    if (!request->pooled) free_deferred(request);
     return r;
 }
 
@@ -354,7 +359,7 @@ static const struct pl_method *find_method(struct plait_request *request, char n
     return &server->methods[message->frame.method];
 }
 
-void pl_request_run(struct pl_session *session, struct pl_message *message)
+void pl_request_run(struct pl_session *session, struct pl_message *message, uint64_t now_ticks)
 {
     char name[PLAIT_NAME_MAX + 1];
     struct pl_reactor *reactor = session->reactor;
@@ -376,7 +381,11 @@ void pl_request_run(struct pl_session *session, struct pl_message *message)
                                           .instance = session->server->claim.id,
                                           .alone = session->server->thread_count == 1 };
         pl_load_busy(session->server->load, reactor->index, 1);
+        /* relaxed: this thread stored it */
+        struct pl_status_work *work = atomic_load_explicit(&reactor->work, memory_order_relaxed);
+        pl_status_work_begin(work, (unsigned)(method - session->server->methods), now_ticks);
         method->handler(&request, method->context);
+        pl_status_work_end(work);
         pl_load_busy(session->server->load, reactor->index, 0);
         pl_context = before;
         if (__builtin_expect(!request.answered && !request.deferred && !request.one_way, 0))
@@ -417,13 +426,14 @@ static struct pl_origin *copy_origin(void *memory, const struct pl_origin *origi
 int plait_request_defer(plait_request *request, plait_request **ret_deferred)
 {
     struct pl_session *session = request->session;
-    if (request->deferred) return pl_error(-EALREADY, "this request is deferred already");
+    if (request->deferred && !request->pooled) return pl_error(-EALREADY, "this request is deferred already");
     if (request->answered) return pl_error(-EALREADY, "this request is answered already");
     size_t name_size = strlen(request->method_name) + 1;
     struct plait_request *kept = malloc(sizeof(*kept) + name_size);
     if (kept == NULL) return pl_error(-ENOMEM, "no memory to defer a request");
     *kept = *request;
     kept->deferred = true;
+    kept->pooled = false;
     const struct pl_origin *origin = origin_of(request);
     kept->method_name = memcpy(kept + 1, request->method_name, name_size);
     if (kept->message.lent) {
@@ -442,19 +452,51 @@ int plait_request_defer(plait_request *request, plait_request **ret_deferred)
         request->message.owned = NULL;
         request->message.view.map = NULL;
     }
-    kept->admitted = request->message.admitted;
+    kept->admitted += request->message.admitted;
     request->message.admitted = 0;
     request->deferred = request->answered = true; /* by the deferred one alone from now on */
 
     atomic_fetch_add_explicit(&session->references, 1, memory_order_relaxed); /* relaxed: we hold one already */
     pthread_mutex_lock(&session->send_lock);
     pl_list_append(&session->deferred, &kept->link);
-    pl_count(&session->counters->outstanding, 1);
-    atomic_fetch_add(&session->deferred_count, 1); /* F_DEF2: only this thread counts up */
+    if (request->pooled) { /* it takes the other's place */
+        pl_list_remove(&request->link);
+        /* relaxed: a hint, and the lock is held */
+        if (atomic_load_explicit(&request->cancelled, memory_order_relaxed)) atomic_init(&kept->cancelled, true);
+    } else {
+        pl_count(&session->counters->outstanding, 1);
+        atomic_fetch_add(&session->deferred_count, 1); /* F_DEF2: only this thread counts up */
+        pl_load_defer(session->server->load, 1);
+    }
     pthread_mutex_unlock(&session->send_lock);
-    pl_load_defer(session->server->load, 1);
     *ret_deferred = kept;
     return 0;
+}
+
+void pl_request_refuse_deferred(struct plait_request *request, uint32_t status)
+{
+    const char *text = pl_status_text(status);
+    (void)answer(request, status, PLAIT_UTF8, text, strlen(text), NULL);
+}
+
+void pl_request_busy(struct plait_request *request, const char *text)
+{
+    (void)answer(request, PL_STATUS_BUSY, PLAIT_UTF8, text, strlen(text), NULL);
+}
+
+void pl_request_run_deferred(struct plait_request *request, plait_handler *handler, void *context)
+{
+    struct pl_context before = pl_context;
+    if (plait_request_cancelled(request)) {
+        pl_request_refuse_deferred(request, PL_STATUS_TOO_LATE);
+        return;
+    }
+    request->pooled = true;
+    pl_context = (struct pl_context){ .trace = request->message.frame.trace };
+    handler(request, context);
+    pl_context = before;
+    if (!request->answered) pl_request_refuse_deferred(request, PL_STATUS_NO_REPLY);
+    free_deferred(request);
 }
 
 /* ---- what a handler asks ---- */

@@ -1,6 +1,7 @@
 /* server: what the files of this folder share.
  *
- * server.c    open, handle, listen, run, start, stop, close: the public life of a server
+ * server.c    open, handle, listen, close
+ * run.c       start, run, stop, waiting for the end; a foreign loop
  * listener.c  accepting, greeting, refusing; which reactor gets a connection
  * reactor.c   a thread's loop: serve who is awake, spin, sleep
  * session.c   one client's connection: frames in, order, pauses, end
@@ -35,6 +36,7 @@ enum {
     PL_GRACE_MS = 5000,
     PL_OUTSTANDING_DEFAULT = 1024,
     PL_THREADS_MAX = 64,
+    PL_WORKER_LISTENERS = 2, /* of a name: its directories */
     PL_LISTENERS_MAX = 64,
     PL_BATCH = 64,       /* frames of one session before the others' turn */
     PL_SPIN_SESSIONS = 8 /* a reactor spins only while few are awake */
@@ -61,8 +63,10 @@ struct pl_listener {
 struct pl_reactor {
     struct plait_server *server;
     unsigned index;
-    pthread_t thread;
+    pthread_t thread; /* that runs the loop; of a foreign loop the one that did last */
     bool started;
+    struct pl_status_thread *shown;        /* NULL: no thread runs it */
+    _Atomic(struct pl_status_work *) work; /* lives until deinit */
     struct pl_loop loop;
     struct pl_wake wake;
     struct pl_alarm alarm; /* of a foreign loop */
@@ -99,8 +103,13 @@ struct plait_server {
     struct pl_listener *listeners[PL_LISTENERS_MAX];
     unsigned listener_count; /* the claim's come first */
     unsigned name_listeners;
-    unsigned thread_count;
+    unsigned thread_count;  /* that handle */
+    unsigned reactor_count; /* with more than one of those, one more that accepts and greets */
     struct pl_reactor *reactors;
+    struct pl_reactor *acceptor; /* the last */
+    _Atomic uint32_t running;    /* threads of ours in their loops: a futex */
+    _Atomic bool accept_over;    /* of a stop: no more sessions come */
+    bool abandoned;              /* a handler never came back: its thread still uses all of this */
     uint64_t max_message, inbound_max;
     bool max_message_given;
     uint32_t outstanding_max;
@@ -111,11 +120,24 @@ struct plait_server {
     struct pl_status_service *status;
     pthread_mutex_t status_lock; /* for the service's own counters */
 
-    /* Greeting, reactor 0's */
+    /* Greeting, the acceptor's */
     struct pl_list greetings;
     unsigned greeting_count;
     struct pl_timer accept_timer; /* listeners come back */
-    _Atomic bool accept_paused;   /* relaxed: reactor 0's; others knock if they see it */
+    _Atomic bool accept_paused;   /* relaxed: the acceptor's; others knock if they see it */
+
+    /* Processes: in the supervisor, and with `worker` in a worker */
+    int processes; /* 0: none */
+    int restart_burst;
+    int64_t spin_us;
+    bool exclusive;
+    bool spawning;   /* the fork that happens now is ours: listeners and the new worker's page stay */
+    unsigned worker; /* its number; 0: the supervisor, or none */
+    unsigned restarts;
+    pid_t supervisor;
+    int wake_fd; /* the supervisor's, or -1: for stop */
+    plait_worker_hooks hooks;
+    void (*serving)(struct plait_server *server); /* called once when everything is up */
 
     enum { PL_SERVER_OPEN, PL_SERVER_RUNNING, PL_SERVER_ENDED } state;
     bool foreign_loop;
@@ -177,11 +199,23 @@ struct plait_request {
     const char *method_name;
     struct pl_message message;
     uint64_t arrived; /* ticks */
+    bool pooled;      /* a pool's thread handles it, and frees it when the handler returns, whatever became of it */
     bool answered, one_way, deferred;
     _Atomic bool cancelled;
     struct pl_list link; /* session->deferred */
     uint64_t admitted;
 };
+
+/* ---- server.c ---- */
+int pl_server_check(const struct plait_server *server); /* -ECHILD after fork() */
+/* Reactors, claim and status page: what a server has that is no supervisor. In a worker with its load page and the
+ * URLs' listeners, which it inherited. */
+int pl_server_bring_up(struct plait_server *server);
+
+/* ---- run.c ---- */
+int pl_server_serve(struct plait_server *server);   /* plait_server_run, in the process that serves */
+int pl_server_resolve(struct plait_server *server); /* checks methods and listeners before it runs */
+void pl_server_finish(struct plait_server *server); /* stops it and waits for its threads, if it runs */
 
 /* ---- listener.c ---- */
 int pl_listener_start(struct plait_server *server);
@@ -194,8 +228,9 @@ int pl_reactor_init(struct pl_reactor *reactor, int64_t spin_us);
 void pl_reactor_deinit(struct pl_reactor *reactor);
 /* One round: serves, spins, waits until DEADLINE. -errno. */
 int pl_reactor_round(struct pl_reactor *reactor, uint64_t deadline_ns);
-void pl_reactor_rest(struct pl_reactor *reactor); /* before a foreign loop waits: announces sleep */
-void *pl_reactor_main(void *reactor);             /* until reactor->over */
+void pl_reactor_rest(struct pl_reactor *reactor);  /* before a foreign loop waits: announces sleep */
+void pl_reactor_main(struct pl_reactor *reactor);  /* as a thread: until reactor->over */
+void pl_reactor_enter(struct pl_reactor *reactor); /* the calling thread runs the loop from now on: for who looks */
 void pl_reactor_knock(struct pl_reactor *reactor, struct pl_session *session); /* any thread */
 
 /* ---- session.c ---- */
@@ -212,8 +247,13 @@ void pl_session_unref(struct pl_session *session);
 void pl_session_set_pause(struct pl_session *session, unsigned bit, bool on);
 
 /* ---- request.c ---- */
-void pl_request_run(struct pl_session *session, struct pl_message *message);
+void pl_request_run(struct pl_session *session, struct pl_message *message, uint64_t now_ticks);
 void pl_request_cancel(struct pl_session *session, uint64_t call);
+/* A deferred request's handler on a thread that is no reactor's; if it leaves it unanswered the caller gets an error.
+ */
+void pl_request_run_deferred(struct plait_request *request, plait_handler *handler, void *context);
+void pl_request_refuse_deferred(struct plait_request *request, uint32_t status); /* frees it, as any answer does */
+void pl_request_busy(struct plait_request *request, const char *text);           /* answers: a bound of the server */
 /* Answers STATUS; TEXT NULL: the status's own. */
 void pl_request_refuse(struct pl_session *session, const struct pl_frame *frame, uint32_t status, const char *text);
 /* BODY may lie in LOAN (NULL: it doesn't), which is taken over if the answer has to wait. */

@@ -2,6 +2,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "loop/crash.h"
 #include "server/server.h"
 
 #include <errno.h>
@@ -145,7 +146,7 @@ __attribute__((cold)) void pl_session_end(struct pl_session *session)
     session->counters = NULL;
     pl_list_remove(&session->link);
     atomic_fetch_sub_explicit(&session->reactor->load, 1, memory_order_relaxed); /* a guess, see above */
-    if (server->accept_paused) pl_wake_up(&server->reactors[0].wake);
+    if (server->accept_paused) pl_wake_up(&server->acceptor->wake);
     if (session->listed) pl_list_append(&session->reactor->ended, &session->link); /* its callers still look at it */
 }
 
@@ -345,7 +346,8 @@ static void take(struct pl_session *session, struct pl_message *message)
         return;
     }
     pl_transport_shm_taken(transport, session->taken);
-    pl_request_run(session, message);
+    pl_crash_check();
+    pl_request_run(session, message, ticks_now(session->reactor));
     session->reactor->handled++;
 }
 

@@ -51,7 +51,7 @@ TEST(what_doesn_t_fit_is_refused_with_words)
     CHECK_INT(plait_server_open(&server, "tested", &options), -EINVAL);
     CHECK(server == NULL);
     server = open_server(NULL, "unix://%s/lines?framing=lines&method=none");
-    CHECK_INT(plait_server_run(server), -EINVAL); /* no methods */
+    CHECK_INT(pl_server_serve(server), -EINVAL); /* no methods */
     CHECK_CONTAINS(plait_error_text(), "plait_server_handle");
     CHECK_INT(plait_server_handle(server, "some", echo, NULL), 0);
     CHECK_INT(plait_server_handle(server, "some", echo, NULL), -EEXIST);
@@ -88,11 +88,11 @@ TEST(run_ends_with_sigterm_and_puts_the_signals_back)
         kill(getppid(), SIGTERM);
         _exit(0);
     }
-    CHECK_INT(plait_server_run(server), 0);
+    CHECK_INT(pl_server_serve(server), 0);
     CHECK_INT(test_wait_child(sender), 0);
     CHECK_INT(sigaction(SIGTERM, NULL, &after), 0);
     CHECK(after.sa_handler == SIG_DFL);
-    CHECK_INT(plait_server_run(server), -EBUSY);
+    CHECK_INT(pl_server_serve(server), -EBUSY);
     CHECK_CONTAINS(plait_error_text(), "has run and ended");
     plait_server_close(server);
 }
@@ -327,4 +327,80 @@ TEST(after_fork_the_child_s_copy_says_so_and_the_parent_serves_on)
     check_reply(&caller, 1, PL_STATUS_OK, "x", 1);
     hang_up(&caller);
     plait_server_close(server);
+}
+
+/* ---- several threads -------------------------------------------------------------------- */
+
+static _Atomic int hanging, go_on;
+static void hang(plait_request *request, void *context)
+{
+    (void)context;
+    atomic_fetch_add(&hanging, 1);
+    while (!atomic_load(&go_on)) poll(NULL, 0, 1);
+    plait_request_reply(request, "hung", 4);
+}
+
+TEST(a_handler_that_takes_long_delays_no_new_connection_where_there_are_threads)
+{
+    enum { THREADS = 3 };
+    plait_server_options options = PLAIT_SERVER_OPTIONS_INIT;
+    options.threads = THREADS;
+    plait_server *server = open_server(&options, PLAIN);
+    struct caller callers[THREADS];
+    CHECK_INT(plait_server_handle(server, "", hang, NULL), 0);
+    CHECK_INT(plait_server_start(server), 0);
+    /* Each finds an empty thread, whatever the others' do; and with all of them busy the next is still greeted. */
+    for (int i = 0; i < THREADS; i++) {
+        CHECK_INT(greet_as(&callers[i], server, 0, true, "tested"), 0);
+        send_call(&callers[i], 1, "x", 1);
+        while (atomic_load(&hanging) <= i) poll(NULL, 0, 1);
+    }
+    struct caller more;
+    CHECK_INT(greet_as(&more, server, 0, true, "tested"), 0);
+    hang_up(&more);
+    atomic_store(&go_on, 1);
+    for (int i = 0; i < THREADS; i++) {
+        check_reply(&callers[i], 1, PL_STATUS_OK, "hung", 4);
+        hang_up(&callers[i]);
+    }
+    plait_server_close(server);
+}
+
+static void *stop_soon(void *server)
+{
+    while (!atomic_load(&hanging)) poll(NULL, 0, 1);
+    CHECK_INT(plait_server_stop(server, 50), 0);
+    return NULL;
+}
+
+static void *call_and_stay(void *server)
+{
+    static struct caller caller;
+    CHECK_INT(greet_as(&caller, server, 0, true, "tested"), 0);
+    send_call(&caller, 1, "x", 1);
+    return NULL;
+}
+
+TEST(a_stop_gives_up_on_a_handler_that_never_returns_and_names_it)
+{
+    if (test_sanitized()) SKIP("a thread is left behind, and sanitizers say so");
+    pid_t pid = fork();
+    if (pid == 0) { /* its thread goes on to the end of the process */
+        plait_server_options options = PLAIT_SERVER_OPTIONS_INIT;
+        options.threads = 2;
+        plait_server *server = open_server(&options, PLAIN);
+        pthread_t stopper, calls;
+        CHECK_INT(plait_server_handle(server, "other", echo, NULL), 0);
+        CHECK_INT(plait_server_handle(server, "", hang, NULL), 0);
+        CHECK_INT(pthread_create(&calls, NULL, call_and_stay, server), 0);
+        CHECK_INT(pthread_create(&stopper, NULL, stop_soon, server), 0);
+        CHECK_INT(pl_server_serve(server), -ETIMEDOUT);
+        CHECK_CONTAINS(plait_error_text(), "method ''");
+        CHECK_CONTAINS(plait_error_text(), "thread plait/tested/");
+        pthread_join(stopper, NULL);
+        plait_server_close(server); /* doesn't wait for it either */
+        pthread_join(calls, NULL);
+        _exit(0);
+    }
+    CHECK_INT(test_wait_child(pid), 0);
 }

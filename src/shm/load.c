@@ -6,6 +6,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
 #include <sys/mman.h>
 
 int pl_load_create(struct pl_load_page **ret_page, int *ret_fd)
@@ -47,4 +50,16 @@ int pl_load_attach(const struct pl_load_page **ret_page, int fd)
 void pl_load_detach(const struct pl_load_page *page)
 {
     if (page != NULL) munmap((void *)page, pl_page_size());
+}
+
+const char *pl_death_text(uint64_t death, char *text, size_t size)
+{
+    unsigned number = pl_death_number(death);
+    if (death & PL_DEATH_SIGNAL) {
+        const char *word = sigdescr_np((int)number);
+        snprintf(text, size, "signal %u (%s)", number, word ? word : "?");
+    } else {
+        snprintf(text, size, "exit status %u", number);
+    }
+    return text;
 }

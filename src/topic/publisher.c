@@ -378,7 +378,8 @@ static int open_all(struct plait_publisher *publisher, const plait_publisher_opt
     atomic_store_explicit(&publisher->limit, publisher->writer.capacity, memory_order_relaxed);
     r = pl_topic_page_create((void **)&publisher->waiters, &publisher->waiters_fd);
     if (r == 0) r = pl_doorbell_create(&publisher->bell);
-    if (r == 0) r = pl_claim_open_as(&publisher->claim, PL_KIND_TOPIC, publisher->topic, false, &publisher->allow);
+    if (r == 0)
+        r = pl_claim_open_as(&publisher->claim, PL_KIND_TOPIC, publisher->topic, PL_CLAIM_SHARED, &publisher->allow);
     if (r < 0) return r;
     publisher->status = pl_status_topic_add(publisher->topic, publisher->claim.id, publisher->claim.directory);
     publisher->counters = pl_status_service_counters(publisher->status);

@@ -247,7 +247,7 @@ TEST(names_that_are_bad_or_a_services_are_refused)
     CHECK_INT(plait_publisher_open(&publisher, "", NULL), -EINVAL);
     CHECK_INT(plait_publisher_open(&publisher, NULL, NULL), -EINVAL);
     CHECK_INT(plait_subscriber_open(&subscriber, "No", NULL), -EINVAL);
-    CHECK_INT(pl_claim_open(&service, "greeter", false, &nobody), 0);
+    CHECK_INT(pl_claim_open(&service, "greeter", PL_CLAIM_SHARED, &nobody), 0);
     CHECK_INT(plait_publisher_open(&publisher, "greeter", NULL), -EEXIST);
     CHECK_CONTAINS(plait_error_text(), "is a service");
     CHECK_INT(plait_subscriber_open(&subscriber, "greeter", NULL), -ENOENT);

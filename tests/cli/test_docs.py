@@ -37,7 +37,7 @@ class Docs(unittest.TestCase):
             if verb == "bench":
                 continue  # docs/benchmarks.md
             for option in re.findall(r"(?m)^  (--[a-z-]+)", self.help(verb)):
-                if option not in ("--help", "--processes"):
+                if option != "--help":
                     self.assertIn(option, text, verb)
 
     def test_every_variable_of_the_environment_is_described(self):

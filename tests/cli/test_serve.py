@@ -322,5 +322,66 @@ class Ending(Case):
         self.assertEqual(self.plait("call", "echo", "x").out, b"x")
 
 
+class Processes(Case):
+    def workers(self, name):
+        return {item["worker"]: item for item in self.plait("ls", name, "--json").objects
+                if item["kind"] == "instance"}
+
+    def test_workers_serve_and_are_listed_with_their_supervisor(self):
+        server = self.serve("crew", "--echo", "--processes", "3", "--listen", "tcp://127.0.0.1:0")
+        self.assertEqual(server.lines[-1], f"serving crew (pid {server.pid}, 3 processes)")
+        for target in ("crew", server.urls[0]):
+            self.assertEqual(self.plait("call", target, "x").out, b"x")
+        workers = self.workers("crew")
+        self.assertEqual(set(workers), {1, 2, 3})
+        for item in workers.values():
+            schema.check(item)
+            self.assertEqual((item["supervisor"], item["restarts"]), (server.pid, 0))
+        self.assertIn(f"3 of {server.pid}", self.plait("ls").text)
+        status, err = server.stop()
+        self.assertEqual(status, 0, err)
+        self.assertFalse([item["pid"] for item in workers.values() if alive(item["pid"])])
+
+    def test_a_worker_that_dies_is_told_and_replaced(self):
+        server = self.serve("crew", "--processes", "2", "--", "cat")
+        before = self.workers("crew")
+        os.kill(before[1]["pid"], signal.SIGKILL)
+        until(lambda: self.workers("crew").get(1, before[1])["pid"] != before[1]["pid"], "another worker 1")
+        self.assertEqual(self.workers("crew")[1]["restarts"], 1)
+        self.assertEqual(self.plait("call", "crew", "still").out, b"still")
+        status, err = server.stop()
+        self.assertEqual(status, 0)
+        self.assertIn(f"worker 1 (pid {before[1]['pid']}) died: signal 9", err.decode())
+
+    def test_a_hangup_replaces_the_workers(self):
+        server = self.serve("crew", "--echo", "--processes", "2")
+        before = {item["pid"] for item in self.workers("crew").values()}
+        server.process.send_signal(signal.SIGHUP)
+        until(lambda: not before & {item["pid"] for item in self.workers("crew").values()}, "new workers")
+        self.assertEqual(self.plait("call", "crew", "x").out, b"x")
+        _, err = server.stop()
+        for pid in before:
+            self.assertIn(f"takes over from pid {pid}", err.decode())
+
+    def test_deaths_in_a_row_end_it_with_status_1(self):
+        server = self.serve("crew", "--echo", "--processes", "2", "--threads", "2")
+        for _ in range(5):
+            until(lambda: len(self.workers("crew")) == 2 or server.process.poll() is not None, "both workers")
+            if server.process.poll() is None:
+                os.kill(self.workers("crew")[1]["pid"], signal.SIGKILL)
+                until(lambda: server.process.poll() is not None or self.workers("crew").get(1, {}).get("restarts", 0)
+                      > _, "its successor")
+        _, err = server.process.communicate(timeout=PATIENCE)
+        self.assertEqual(server.process.returncode, FAILED)
+        self.assertRegex(err.decode(), r"5 workers died within 10 s \(restart_burst\); the last one: worker 1 \(pid \d+\)"
+                                       r" died: signal 9")
+
+    def test_a_killed_supervisor_takes_its_workers_along(self):
+        server = self.serve("crew", "--echo", "--processes", "2")
+        pids = [item["pid"] for item in self.workers("crew").values()]
+        server.process.kill()
+        until(lambda: not any(alive(pid) for pid in pids), "the workers' end")
+
+
 if __name__ == "__main__":
     main()

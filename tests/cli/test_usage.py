@@ -115,8 +115,10 @@ class Serve(Case):
         self.check_error(self.plait("serve", "x", "--echo", "--", "cat"), USAGE, "not both")
         self.check_error(self.plait("serve", "--echo"), USAGE, "NAME")
 
-    def test_processes_are_said_not_to_be_in_this_version(self):
-        self.check_error(self.plait("serve", "x", "--processes", "4", "--echo"), USAGE, "--processes", "--threads")
+    def test_counts_of_threads_and_processes_are_checked(self):
+        for option in ("--threads", "--processes"):
+            for count in ("-1", "65", "many"):
+                self.check_error(self.plait("serve", "x", option, count, "--echo"), USAGE, option, "0 to 64")
 
     def test_a_command_that_can_t_be_run_is_told_before_anything_is_served(self):
         self.check_error(self.plait("serve", "x", "--", "no-such-command"), FAILED, "no-such-command", "PATH")

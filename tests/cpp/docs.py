@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Every block of docs/cpp.md is compiled with warnings as errors and run; what `// prints: TEXT` says is printed.
+"""Every block of docs/cpp.md is compiled with warnings as errors and, unless it says why not, run; what `// prints: TEXT` says is printed.
 
 The first block with a main serves for all the others; a block without one becomes the body of a function, with the
 client `c` of a server that has the methods which the document uses.
@@ -81,8 +81,10 @@ def main():
         steps = [("the_server_of_all_blocks", lambda name: document.serve(name, SERVER))]
         served = False
         for number, (kind, text, why) in enumerate(blocks(SOURCE / "docs/cpp.md"), 1):
-            assert kind == "cpp" and not why, f"block {number} is of another kind"
-            if "int main(" in text and not served:
+            assert kind == "cpp", f"block {number} is of another kind"
+            if why:
+                steps.append((f"block_{number}_compiles", lambda name, text=text: document.compile(name, wrapped(text))))
+            elif "int main(" in text and not served:
                 steps.append((f"block_{number}", lambda name, text=text: document.serve(name, text)))
                 served = True
             else:

@@ -505,3 +505,102 @@ TEST(a_subscriber_that_wants_reliable_is_refused_by_latest)
     CHECK_INT(thrown_by<plait::Error>([&] { plait::Subscriber("careless", options); }).code(), -EOPNOTSUPP);
     thrown_by<plait::Error>([] { plait::Publisher("Bad Name"); });
 }
+
+/* ---- pools and workers ---- */
+
+TEST(a_pooled_handler_answers_fails_and_throws_as_any_other)
+{
+    settle();
+    std::atomic<int> ran{ 0 };
+    plait::PoolOptions options;
+    options.threads = 2;
+    plait::Server server("pooled");
+    {
+        plait::Pool pool(options); /* lives on in the server */
+        server.handle("echo", pool, [&](plait::Request &q) {
+            ran++;
+            q.reply(q.text());
+        });
+        server.handle("throws", pool, [](plait::Request &q) {
+            q.reply("first");
+            throw std::runtime_error("too late");
+        });
+        server.handle("fails", pool, [](plait::Request &) { throw std::runtime_error("no"); });
+    }
+    server.start();
+    plait::Client client("pooled");
+    for (int i = 0; i < 20; i++) CHECK(client.call("echo", "x").text() == "x");
+    CHECK_INT(ran.load(), 20);
+    CHECK(client.call("throws").text() == "first");
+    try {
+        client.call("fails");
+        CHECK(!"it failed");
+    } catch (const plait::RemoteError &error) {
+        CHECK_STR(error.what(), "no");
+    }
+    options.threads = -1;
+    try {
+        plait::Pool pool(options);
+        CHECK(!"it failed");
+    } catch (const plait::Error &error) {
+        CHECK_INT(error.code(), -EINVAL);
+    }
+}
+
+TEST(workers_are_supervised_and_their_hooks_run)
+{
+    settle();
+    int ready[2];
+    CHECK_INT(pipe(ready), 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        plait::ServerOptions options;
+        options.processes = 2;
+        plait::Server server("crew", options);
+        int started = 0;
+        server.handle("who", [&](plait::Request &q) {
+            q.reply(std::to_string(server.worker()) + " " + std::to_string(started));
+        });
+        plait::WorkerHooks hooks;
+        hooks.ready = [&] { CHECK_INT(write(ready[1], "r", 1), 1); };
+        hooks.start = [&](int worker) { started = worker; };
+        server.workers(hooks);
+        CHECK_INT(server.worker(), 0);
+        server.run();
+        _exit(0);
+    }
+    char byte;
+    CHECK_INT(read(ready[0], &byte, 1), 1);
+    {
+        plait::Client client("crew");
+        std::string who = client.call("who").text();
+        CHECK(who == "1 1" || who == "2 2");
+    }
+    CHECK_INT(kill(pid, SIGTERM), 0);
+    CHECK_INT(test_wait_child(pid), 0);
+    close(ready[0]);
+    close(ready[1]);
+}
+
+TEST(a_start_hook_that_throws_is_run_s_error)
+{
+    settle();
+    pid_t pid = fork();
+    if (pid == 0) {
+        plait::ServerOptions options;
+        options.processes = 2;
+        plait::Server server("crew", options);
+        server.handle("who", [](plait::Request &q) { q.reply("x"); });
+        plait::WorkerHooks hooks;
+        hooks.start = [](int) { throw plait::Error(-EACCES, "not today"); };
+        server.workers(hooks);
+        try {
+            server.run();
+            _exit(1);
+        } catch (const plait::Error &error) {
+            CHECK_INT(error.code(), -EACCES);
+            _exit(0);
+        }
+    }
+    CHECK_INT(test_wait_child(pid), 0);
+}

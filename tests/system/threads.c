@@ -136,3 +136,56 @@ TEST(requests_outlive_their_server_and_are_answered_into_nowhere)
     check_late_answers("leaving");
     check_late_answers("leaving?shm=off");
 }
+
+/* ---- one client, many reactors ---- */
+
+enum { REACTORS = 16 };
+struct gathering {
+    _Atomic int here, released;
+};
+
+static void gather(plait_request *request, void *context)
+{
+    struct gathering *gathering = context;
+    int64_t until = now_ms() + PATIENCE_MS;
+    atomic_fetch_add(&gathering->here, 1);
+    while (!atomic_load(&gathering->released) && now_ms() < until) pause_ms(1);
+    plait_request_reply(request, "met", 3);
+}
+
+static void met(int result, plait_reply *reply, void *context)
+{
+    if (result < 0) test_fail(__FILE__, __LINE__, "%s", plait_error_text());
+    plait_reply_free(reply);
+    ++*(int *)context;
+}
+
+/* No two of the calls can end before all of them run. */
+static void check_spread(const char *target, const char *listen)
+{
+    static struct gathering gathering;
+    plait_server *server = NULL;
+    plait_server_options options = PLAIT_SERVER_OPTIONS_INIT;
+    int over = 0;
+    gathering = (struct gathering){ 0, 0 };
+    options.threads = REACTORS;
+    CHECK_INT(plait_server_open(&server, "spread", &options), 0);
+    CHECK_INT(plait_server_handle(server, "", gather, &gathering), 0);
+    if (listen) CHECK_INT(plait_server_listen(server, listen), 0);
+    CHECK_INT(plait_server_start(server), 0);
+    plait_client *client = open_client(listen ? plait_server_url(server, 0) : target, NULL);
+    for (int i = 0; i < REACTORS; i++)
+        CHECK_INT(plait_client_call_async(client, "", "x", 1, NULL, met, &over, NULL), 0);
+    WAIT_UNTIL(atomic_load(&gathering.here) == REACTORS);
+    atomic_store(&gathering.released, 1);
+    WAIT_UNTIL(plait_client_dispatch(client, 10) >= 0 && over == REACTORS);
+    plait_client_close(client);
+    plait_server_close(server);
+}
+
+TEST(sixteen_calls_of_one_asynchronous_client_run_at_once_on_sixteen_threads)
+{
+    check_spread("spread", NULL);
+    check_spread("spread?shm=off", NULL);
+    check_spread(NULL, "tcp://127.0.0.1:0");
+}
