@@ -107,6 +107,22 @@ class Workers(Case):
         self.assertTrue(self.pids(1, besides=before))
         self.assertIn("of test/crash in progress", self.end(process))
 
+    def test_a_crash_leaves_the_datagram_socket_to_the_others(self):
+        process = self.script(HEAD + "import resource; resource.setrlimit(resource.RLIMIT_CORE, (0, 0))\n" + READY +
+                              "with plait.Server('test', processes=2) as server:\n"
+                              "    server.handle('pid', pid)\n    server.handle('crash', crash)\n"
+                              "    server.listen('udp://127.0.0.1:0?method=pid')\n"
+                              "    print(server.urls[0], flush=True)\n    server.run()\nprint('over')")
+        url = process.stdout.readline().strip()
+        before, client = self.pids(2), self.connect()
+        with self.assertRaises(plait.PeerDied):
+            client.call("crash")
+        with plait.connect(url.split("?")[0]) as sender:
+            for _ in range(20):
+                self.assertTrue(sender.call(timeout=PATIENCE).text.isdigit())
+        self.assertTrue(self.pids(1, besides=before))
+        self.end(process)
+
     def test_the_log_hears_of_a_death_while_the_supervisor_runs(self):
         process = self.serve("{'pid': pid, 'die': die}", processes=1,
                              before="import logging; logging.basicConfig(filename=os.environ['PLAIT_DIR'] + '/log')")
