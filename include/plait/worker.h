@@ -57,14 +57,24 @@ typedef struct plait_worker_hooks {
     /* Called instead of fork(), by languages that have to know of it. As fork(): 0 in the child. */
     int (*fork)(void *context);
     void *context;
+    /* In each worker that ends in good order, when its handlers are through. */
+    void (*end)(plait_server *server, int worker, void *context);
+    /* In the supervisor, whenever it woke up, also because ATTEND_FD (-1: none) is readable, which this is to read.
+     * For what must not wait until run returns; it may call plait_server_stop(). */
+    void (*attend)(plait_server *server, void *context);
+    int attend_fd;
 } plait_worker_hooks;
 #define PLAIT_WORKER_HOOKS_INIT                                                                                        \
     {                                                                                                                  \
-        .size = sizeof(plait_worker_hooks)                                                                             \
+        .size = sizeof(plait_worker_hooks), .attend_fd = -1                                                            \
     }
 
 /* Before run. HOOKS is copied. Errors: -EINVAL, -E2BIG, -EBUSY (running). */
 int plait_server_workers(plait_server *server, const plait_worker_hooks *hooks);
+
+/* For a `start` hook that can't go on: what plait_error_text() says afterwards, and run's caller is told. Returns CODE.
+ */
+int plait_worker_fail(int code, const char *text);
 
 /* The number of the worker that this process is, from 1; 0 in a supervisor and without processes. A
  * worker that takes another's place has its number. Thread-safe, also from handlers. */

@@ -104,7 +104,9 @@ static int run(struct plait_server *server)
     (void)pl_crash_stack_begin();
     server->serving = on_serving;
     r = start_heeding(server);
-    return r == 0 ? pl_server_serve(server) : r;
+    if (r == 0) r = pl_server_serve(server);
+    if (server->hooks.end && !server->abandoned) server->hooks.end(server, (int)server->worker, server->hooks.context);
+    return r;
 }
 
 void pl_worker_live(struct plait_server *server, int control)

@@ -300,6 +300,13 @@ static void on_wake(struct pl_source *source, uint32_t events)
     (void)!read(source->fd, &count, sizeof(count));
 }
 
+/* The hook that runs after each wait reads it. */
+static void on_attended(struct pl_source *source, uint32_t events)
+{
+    (void)source;
+    (void)events;
+}
+
 static void heed_signals(struct pl_supervisor *supervisor)
 {
     struct plait_server *server = supervisor->server;
@@ -338,13 +345,16 @@ static int set_up(struct pl_supervisor *supervisor)
             (struct pl_seat){ .supervisor = supervisor, .number = i + 1, .restart_timer = { .due = on_restart } };
     int r = pl_loop_init(&supervisor->loop, PL_LOOP_EVENTS);
     supervisor->wake = PL_SOURCE(server->wake_fd, on_wake);
+    supervisor->attended = PL_SOURCE(server->hooks.attend ? server->hooks.attend_fd : -1, on_attended);
     if (r == 0) r = pl_loop_add(&supervisor->loop, &supervisor->wake, EPOLLIN);
+    if (r == 0 && supervisor->attended.fd >= 0) r = pl_loop_add(&supervisor->loop, &supervisor->attended, EPOLLIN);
     if (r == 0) r = supervisor->ticket = pl_signal_catch(server->wake_fd, true);
     return r < 0 ? r : 0;
 }
 
 static void serve(struct pl_supervisor *supervisor)
 {
+    struct plait_server *server = supervisor->server;
     for (unsigned i = 0; i < supervisor->count && supervisor->result == 0; i++) {
         int r = spawn(&supervisor->seats[i], &supervisor->seats[i].holder);
         if (r < 0) fail(supervisor, r, pl_error_text());
@@ -358,6 +368,7 @@ static void serve(struct pl_supervisor *supervisor)
             begin_stop(supervisor, PLAIT_NOW);
         }
         pl_loop_run_ready(&supervisor->loop);
+        if (server->hooks.attend) server->hooks.attend(server, server->hooks.context);
     }
 }
 

@@ -66,8 +66,8 @@ struct pl_seat {
 struct pl_supervisor {
     struct plait_server *server;
     struct pl_loop loop;
-    struct pl_source wake;
-    int ticket; /* of signals */
+    struct pl_source wake, attended; /* the server's wake_fd; the program's attend_fd */
+    int ticket;                      /* of signals */
     struct pl_list workers;
     struct pl_seat *seats;
     unsigned count, rolling; /* rolling: the seat that is being changed + 1; 0: none */

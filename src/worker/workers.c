@@ -21,6 +21,11 @@ int plait_server_workers(plait_server *server, const plait_worker_hooks *hooks)
     return 0;
 }
 
+int plait_worker_fail(int code, const char *text)
+{
+    return pl_error(code, "%s", text);
+}
+
 int plait_server_worker(const plait_server *server)
 {
     return (int)server->worker;

@@ -26,10 +26,19 @@ class Docs(Case):
         with plait.connect("greeter", connect_timeout=PATIENCE) as client:
             client.call("greet", "up?")
         for kind, text in blocks:
-            if kind != "server":
+            if kind == "":
                 said = self.run_python("-c", text)
                 for expected in re.findall(r"print\(.*\)\s+# (.+)$", text, re.M):
                     self.assertIn(expected, said)
+        self.end(process)
+        workers = self.script("print('ready', flush=True)\n" + next(text for kind, text in blocks if kind == "workers"))
+        with plait.connect("workers", connect_timeout=PATIENCE) as client:
+            said = client.call("add").json()
+        self.assertEqual(said["calls"], 1)
+        self.assertNotEqual(said["worker"], workers.pid)
+        self.end(workers)
+
+    def end(self, process):
         process.terminate()
         out, err = process.communicate(timeout=PATIENCE)
         self.assertEqual((process.returncode, err), (0, ""))

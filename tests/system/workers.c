@@ -535,7 +535,9 @@ TEST(workers_that_die_at_once_every_time_end_it_all_with_the_last_one_s_signal)
     plan.more = "died: signal 9 (Killed)";
     atomic_store(&journal->abort_starts, 1000);
     CHECK_INT(test_wait_child(start_plan(&plan)), 0);
-    CHECK_INT(atomic_load(&journal->abort_starts), 1000 - 6); /* two at first, and the fifth death brings no other */
+    /* The fifth death brings no other; meanwhile the second place's may have begun, too, or wait for its turn. */
+    int starts = 1000 - atomic_load(&journal->abort_starts);
+    CHECK(starts == 5 || starts == 6);
     CHECK_INT(entries_of_names(), 0);
     close_journal();
 }

@@ -6,6 +6,7 @@ from . import _plait
 from ._plait import Request
 
 _Handler = Callable[[Request], _plait._Answer]
+_C = TypeVar("_C", bound=Callable[[], Any])
 _H = TypeVar("_H", bound=Callable[[Request], _plait._Answer])
 
 IDLE: float
@@ -15,7 +16,9 @@ class Server(_plait.Server):
         self,
         name: str,
         threads: int = 1,
+        processes: int = 0,
         *,
+        restart_burst: int = 0,
         exclusive: bool = False,
         allow: str | None = None,
         max_message: int = 0,
@@ -24,6 +27,9 @@ class Server(_plait.Server):
         spin_us: int = 0,
     ) -> None: ...
     def method(self, name: str = "") -> Callable[[_H], _H]: ...
+    def state(self, make: _C) -> _C: ...
+    def start(self) -> None: ...
+    def close(self) -> None: ...
     def run(self) -> None: ...
     def stop(self, grace: float | None = 5.0) -> None: ...
     def __enter__(self) -> Self: ...
@@ -34,10 +40,12 @@ class Server(_plait.Server):
 
 def serve(
     name: str,
-    handlers: _Handler | Mapping[str, _Handler],
+    handlers: _Handler | Mapping[str, _Handler] | type[Any],
     threads: int = 1,
+    processes: int = 0,
     *,
     listen: str | Iterable[str] = (),
+    restart_burst: int = 0,
     exclusive: bool = False,
     allow: str | None = None,
     max_message: int = 0,

@@ -7,9 +7,11 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 struct handler {
     struct handler *next;
@@ -27,7 +29,8 @@ struct server {
     unsigned round;                 /* of server_dispatch_own */
     pthread_t loop_thread;          /* of the event loop that serves it, where `looped` */
     bool closing, started, deferring, looped;
-    PyObject *error; /* what a handler raised that must end run(): KeyboardInterrupt, SystemExit */
+    int bell, usual[2]; /* of _supervise */
+    PyObject *error;    /* what a handler raised that must end run(): KeyboardInterrupt, SystemExit */
 };
 
 static struct server *open_servers;
@@ -440,23 +443,131 @@ int server_shutdown_all(void)
     return r;
 }
 
+/* ---- workers ---- */
+
+static void ignore_exception(struct server *self)
+{
+    if (PyErr_Occurred()) PyErr_WriteUnraisable((PyObject *)self);
+}
+
+static int fork_worker(void *context)
+{
+    struct server *self = context;
+    struct waiting *waiting = handler_enter();
+    PyObject *none = PyObject_CallMethod((PyObject *)self, "_flush", NULL); /* or each worker would write it again */
+    Py_XDECREF(none);
+    ignore_exception(self);
+    PyOS_BeforeFork();
+    pid_t pid = fork();
+    int error = errno;
+    if (pid == 0) {
+        for (unsigned i = 0; i < 2; i++)
+            if (self->usual[i]) (void)signal(self->usual[i], SIG_DFL); /* from now on the library's */
+        PyOS_AfterFork_Child();
+        self->started = true; /* handlers that want to exit don't end more than themselves */
+    } else {
+        PyOS_AfterFork_Parent();
+    }
+    handler_leave(waiting);
+    errno = error;
+    return (int)pid;
+}
+
+static int start_worker(plait_server *handle, int worker, void *context)
+{
+    struct server *self = context;
+    struct waiting *waiting = handler_enter();
+    int r = 0;
+    (void)handle;
+    PyObject *failure = PyObject_CallMethod((PyObject *)self, "_begin", "i", worker);
+    const char *text = failure && failure != Py_None ? PyUnicode_AsUTF8AndSize(failure, NULL) : NULL;
+    if (text) r = plait_worker_fail(-ECANCELED, text);
+    else if (failure != Py_None) r = -ECANCELED;
+    ignore_exception(self);
+    Py_XDECREF(failure);
+    handler_leave(waiting);
+    return r;
+}
+
+static void end_worker(plait_server *handle, int worker, void *context)
+{
+    struct server *self = context;
+    struct waiting *waiting = handler_enter();
+    (void)handle;
+    (void)worker;
+    (void)Py_MakePendingCalls(); /* lines for the log */
+    ignore_exception(self);
+    PyObject *none = PyObject_CallMethod((PyObject *)self, "_end", NULL);
+    Py_XDECREF(none);
+    ignore_exception(self);
+    handler_leave(waiting);
+}
+
+/* In the supervisor: signals that Python has handlers for, and lines for the log. What they raise ends run(). */
+static void attend(plait_server *handle, void *context)
+{
+    struct server *self = context;
+    struct waiting *waiting = handler_enter();
+    char bytes[64];
+    while (read(self->bell, bytes, sizeof(bytes)) > 0) continue;
+    if (PyErr_CheckSignals() < 0 || Py_MakePendingCalls() < 0) {
+        PyObject *type, *value, *traceback;
+        PyErr_Fetch(&type, &value, &traceback);
+        PyErr_NormalizeException(&type, &value, &traceback);
+        if (self->error == NULL) self->error = Py_XNewRef(value);
+        Py_XDECREF(type);
+        Py_XDECREF(value);
+        Py_XDECREF(traceback);
+        (void)plait_server_stop(handle, 0);
+    }
+    handler_leave(waiting);
+}
+
+/* _supervise(bell, sigint, sigterm): plait_server_run with workers. BELL (not blocking) is readable when a signal
+ * came; the signals, 0 for none, are those that workers leave to the library. */
+static PyObject *server_supervise(struct server *self, PyObject *args)
+{
+    struct waiting waiting;
+    plait_worker_hooks hooks = PLAIT_WORKER_HOOKS_INIT;
+    if (!PyArg_ParseTuple(args, "iii:_supervise", &self->bell, &self->usual[0], &self->usual[1])) return NULL;
+    if (enter(self) < 0) return NULL;
+    hooks.fork = fork_worker;
+    hooks.start = start_worker;
+    hooks.end = end_worker;
+    hooks.attend = attend;
+    hooks.attend_fd = self->bell;
+    hooks.context = self;
+    binding_hook_log();
+    int r = plait_server_workers(self->handle, &hooks);
+    if (r == 0) {
+        waiting_begin(&waiting);
+        r = plait_server_run(self->handle);
+        waiting_end(&waiting);
+    }
+    if (r < 0) return result_of(self, r);
+    return served(self, -ESHUTDOWN);
+}
+
 /* ---- life ---- */
 
 static PyObject *server_new(PyTypeObject *type, PyObject *args, PyObject *named)
 {
-    static const char *const keywords[] = { "name",          "threads",     "exclusive", "allow",      "max_message",
-                                            "inbound_bytes", "outstanding", "spin_us",   "_deferring", NULL };
+    static const char *const keywords[] = { "name",        "threads", "processes",   "restart_burst",
+                                            "exclusive",   "allow",   "max_message", "inbound_bytes",
+                                            "outstanding", "spin_us", "_deferring",  NULL };
     const char *name, *allow = NULL;
-    int threads = 1, exclusive = 0, deferring = 0;
+    int threads = 1, processes = 0, restart_burst = 0, exclusive = 0, deferring = 0;
     unsigned long long max_message = 0, inbound_bytes = 0;
     unsigned outstanding = 0;
     long long spin_us = 0;
     plait_server_options options = PLAIT_SERVER_OPTIONS_INIT;
-    if (!PyArg_ParseTupleAndKeywords(args, named, "s|i$pzKKILp:Server", (char **)(uintptr_t)keywords, &name, &threads,
-                                     &exclusive, &allow, &max_message, &inbound_bytes, &outstanding, &spin_us,
-                                     &deferring))
+    if (!PyArg_ParseTupleAndKeywords(args, named, "s|ii$ipzKKILp:Server", (char **)(uintptr_t)keywords, &name, &threads,
+                                     &processes, &restart_burst, &exclusive, &allow, &max_message, &inbound_bytes,
+                                     &outstanding, &spin_us, &deferring))
         return NULL;
     options.threads = threads;
+    options.processes = processes;
+    options.restart_burst = restart_burst;
     options.exclusive = exclusive;
     options.allow = allow;
     options.max_message = max_message;
@@ -537,6 +648,12 @@ static PyObject *server_in_handler(struct server *self, void *unused)
     return PyBool_FromLong(serving == self);
 }
 
+static PyObject *server_worker(struct server *self, void *unused)
+{
+    (void)unused;
+    return PyLong_FromLong(self->handle ? plait_server_worker(self->handle) : 0);
+}
+
 static PyMethodDef methods[] = {
     { "handle", (PyCFunction)server_handle, METH_VARARGS,
       "handle(method, handler) -> None\n\nCalls HANDLER with a Request for each call of METHOD. '' is what callers "
@@ -557,6 +674,7 @@ static PyMethodDef methods[] = {
       "close() -> None\n\nStops, waits for that, frees. A second time does nothing. Not from its own handlers.\n"
       "KeyboardInterrupt ends the wait within 100 ms, and the closing goes on by itself." },
     { "_serve", (PyCFunction)server_serve, METH_O, NULL },
+    { "_supervise", (PyCFunction)server_supervise, METH_VARARGS, NULL },
     { "_dispatch", (PyCFunction)server_dispatch, METH_NOARGS, NULL },
     { "_fd", (PyCFunction)server_fd, METH_NOARGS, NULL },
     { NULL, NULL, 0, NULL },
@@ -566,6 +684,8 @@ static PyGetSetDef getters[] = {
     { "name", (getter)server_name, NULL, "str: what it serves.", NULL },
     { "urls", (getter)server_urls, NULL, "list[str]: its listeners, with their real ports.", NULL },
     { "closed", (getter)server_closed, NULL, "bool: close() was called.", NULL },
+    { "worker", (getter)server_worker, NULL, "int: the number of the worker that this process is, from 1; 0: none.",
+      NULL },
     { "_in_handler", (getter)server_in_handler, NULL, NULL, NULL },
     { NULL, NULL, NULL, NULL, NULL },
 };
