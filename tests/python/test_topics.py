@@ -2,25 +2,12 @@
 
 import asyncio
 import gc
-import os
-import signal
 import sys
 import threading
 
 from support import Case, PATIENCE, plait
 
 import plait.aio
-
-
-def mappings():
-    """The mappings of segments, by their first address."""
-    found = []
-    with open("/proc/self/maps") as file:
-        for line in file:
-            if "memfd:" in line:
-                first, last = line.split()[0].split("-")
-                found.append((int(first, 16), int(last, 16)))
-    return found
 
 
 class Topics(Case):
