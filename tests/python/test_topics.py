@@ -2,10 +2,13 @@
 
 import asyncio
 import gc
+import os
+import signal
 import sys
 import threading
+import time
 
-from support import Case, PATIENCE, plait
+from support import Case, PATIENCE, plait, wait_until_main_sleeps
 
 import plait.aio
 
@@ -220,6 +223,55 @@ class Topics(Case):
         self.publisher(history=1).publish("after")
         message = subscriber.next(timeout=PATIENCE)
         self.assertEqual((message.text, message.lost), ("after", 0))
+
+    STUCK = ("import os, signal, plait\ns = plait.subscribe('test')\nprint('ready', flush=True)\n"
+             "os.kill(os.getpid(), signal.SIGSTOP)")
+
+    def test_ctrl_c_ends_publishing_to_a_subscriber_that_is_stuck(self):
+        for size in (1000, 100_000):
+            with plait.Publisher("test", reliable=True, timeout=None) as publisher:
+                self.script(self.STUCK)
+
+                def fill():
+                    while True:
+                        publisher.publish(b"x" * size)
+
+                self.assertLess(self.interrupted(fill), 2)
+                self.assertEqual(publisher.subscribers, 1)
+
+    def test_ctrl_c_ends_waiting_for_subscribers_and_the_publisher_goes_on(self):
+        publisher = self.publisher(wait_subscribers=1, timeout=None)
+        self.assertLess(self.interrupted(publisher.publish, b"never"), 2)
+        subscriber = self.subscribe()
+        publisher.publish(b"heard")
+        message = subscriber.next()
+        self.assertEqual((bytes(message), message.number), (b"heard", 1))
+
+    def test_a_signals_handler_that_publishes_where_its_thread_waits_is_refused(self):
+        publisher, told = self.publisher(wait_subscribers=1, timeout=None), []
+
+        def on_signal(number, frame):
+            try:
+                publisher.publish(b"again")
+            except plait.Error as error:
+                told.append(error.code)
+
+        before = signal.signal(signal.SIGUSR1, on_signal)
+        self.addCleanup(signal.signal, signal.SIGUSR1, before)
+
+        def kick():
+            wait_until_main_sleeps()
+            os.kill(os.getpid(), signal.SIGUSR1)
+            wait_until_main_sleeps()
+            while not told:
+                time.sleep(0.001)
+            os.kill(os.getpid(), signal.SIGINT)
+
+        thread = threading.Thread(target=kick)
+        thread.start()
+        self.assertRaises(KeyboardInterrupt, publisher.publish, b"first")
+        thread.join(PATIENCE)
+        self.assertEqual(told, [35])
 
     def test_closing_ends_the_wait_of_another_thread(self):
         subscriber, told = self.subscribe(timeout=None), []

@@ -4,12 +4,15 @@
 #include <errno.h>
 #include <pthread.h>
 #include <string.h>
+#include <time.h>
+#include <unistd.h>
 
 struct publisher {
     PyObject_HEAD plait_publisher *handle; /* NULL: closed */
     PyObject *topic;
     pthread_mutex_t lock; /* the library wants one thread at a time */
     bool waits, locked;
+    pid_t owner;    /* the thread that holds it; a signal's handler may come back to it */
     unsigned users; /* threads inside; under the GIL */
     bool closing;
     struct mappings mappings;
@@ -39,6 +42,44 @@ static void leave(struct publisher *self)
     waiting_end(&waiting);
 }
 
+enum { SLICE_MS = 50 };
+
+/* Without the GIL. 0; -EINTR: a signal's handler raised, or it was closed; -EDEADLK. */
+static int lock(struct publisher *self)
+{
+    struct timespec until;
+    pid_t own = gettid();
+    for (;;) {
+        /* Relaxed: only this thread writes its own number. */
+        if (__atomic_load_n(&self->owner, __ATOMIC_RELAXED) == own) return -EDEADLK;
+        clock_gettime(CLOCK_REALTIME, &until);
+        until.tv_nsec += SLICE_MS * 1000000;
+        if (until.tv_nsec >= 1000000000) {
+            until.tv_sec++;
+            until.tv_nsec -= 1000000000;
+        }
+        if (pthread_mutex_timedlock(&self->lock, &until) == 0) break;
+        if (waiting_interrupted(&self->closing)) return -EINTR;
+    }
+    __atomic_store_n(&self->owner, own, __ATOMIC_RELAXED); /* relaxed: see above */
+    return 0;
+}
+
+static void unlock(struct publisher *self)
+{
+    __atomic_store_n(&self->owner, 0, __ATOMIC_RELAXED); /* relaxed: see lock */
+    pthread_mutex_unlock(&self->lock);
+}
+
+static void *failed(struct publisher *self, const struct waiting *waiting, int r)
+{
+    if (waiting && waiting->raised) return NULL;
+    if (r == -EDEADLK)
+        return raise_text(r, "this thread waits in this publisher already, and its signal's handler wants to, too");
+    if (r == -EINTR && self->closing) return raise_text(ECANCELED, "this publisher was closed while it waited");
+    return raise_code(r);
+}
+
 static int publish_body(struct publisher *self, const struct body *body, plait_loan *lent)
 {
     if (lent) return plait_publisher_publish_loan(self->handle, body->encoding, lent, (size_t)body->size);
@@ -47,7 +88,7 @@ static int publish_body(struct publisher *self, const struct body *body, plait_l
 
 static PyObject *publish(struct publisher *self, struct body *body)
 {
-    struct waiting waiting;
+    struct waiting waiting = { .raised = false };
     int r;
     if (enter(self) < 0) return NULL;
     plait_loan *lent = body_lend(body);
@@ -56,12 +97,16 @@ static PyObject *publish(struct publisher *self, struct body *body)
         pthread_mutex_unlock(&self->lock);
     } else {
         waiting_begin(&waiting);
-        pthread_mutex_lock(&self->lock);
-        r = publish_body(self, body, lent);
-        pthread_mutex_unlock(&self->lock);
+        r = lock(self);
+        if (r == 0) {
+            r = publish_body(self, body, lent);
+            unlock(self);
+        } else {
+            plait_loan_abort(lent);
+        }
         waiting_end(&waiting);
     }
-    PyObject *result = r < 0 ? raise_code(r) : Py_NewRef(Py_None);
+    PyObject *result = r < 0 || waiting.raised ? failed(self, &waiting, r) : Py_NewRef(Py_None);
     leave(self);
     return result;
 }
@@ -92,11 +137,19 @@ static PyObject *publisher_lend(struct publisher *self, PyObject *size)
     if (bytes == (size_t)-1 && PyErr_Occurred()) return NULL;
     if (enter(self) < 0) return NULL;
     waiting_begin(&waiting);
-    pthread_mutex_lock(&self->lock);
-    int r = plait_publisher_loan(self->handle, bytes, &lent);
-    pthread_mutex_unlock(&self->lock);
+    int r = lock(self);
+    if (r == 0) {
+        r = plait_publisher_loan(self->handle, bytes, &lent);
+        unlock(self);
+    }
     waiting_end(&waiting);
-    PyObject *result = r < 0 ? raise_code(r) : loan_new(lent, &self->mappings);
+    PyObject *result = NULL;
+    if (r == 0 && !waiting.raised) {
+        result = loan_new(lent, &self->mappings);
+    } else {
+        if (r == 0) plait_loan_abort(lent);
+        (void)failed(self, &waiting, r);
+    }
     leave(self);
     return result;
 }
@@ -108,8 +161,10 @@ static PyObject *publisher_loan(PyObject *self, PyObject *args, PyObject *named)
 
 /* ---- life ---- */
 
-static int open_handle(struct publisher *self, const char *topic, const plait_publisher_options *options)
+static int open_handle(struct publisher *self, const char *topic, plait_publisher_options *options)
 {
+    options->interrupted = waiting_interrupted;
+    options->interrupted_context = &self->closing;
     struct waiting waiting;
     binding_hook_log();
     waiting_begin(&waiting);
@@ -151,7 +206,7 @@ static PyObject *publisher_close(struct publisher *self, PyObject *unused)
 {
     (void)unused;
     if (self->handle != NULL && !self->closing) {
-        self->closing = true;
+        __atomic_store_n(&self->closing, true, __ATOMIC_RELAXED); /* relaxed: a flag alone */
         self->users++;
         leave(self);
     }
