@@ -46,6 +46,9 @@ typedef struct plait_publisher_options {
                              unix:///PATH; insecure=1 is needed beyond loopback */
     const char *allow;    /* who else may subscribe here: "alice,1001,@video,*" */
     uint64_t max_message; /* bytes; default 1 GiB locally, to subscribers over the network 16 MiB */
+    /* As a client's: asked every 50 ms while publish or loan waits; nonzero ends it with -EINTR. NULL: never. */
+    int (*interrupted)(void *context);
+    void *interrupted_context;
 } plait_publisher_options;
 #define PLAIT_PUBLISHER_OPTIONS_INIT                                                                                   \
     {                                                                                                                  \
@@ -59,14 +62,15 @@ int plait_publisher_open(plait_publisher **ret_publisher, const char *topic, con
 
 /* Publishes a message; DATA is copied before it returns. By one thread at a time. Without sleeping subscribers
  * this makes no system call. Errors: -EMSGSIZE (names the limit), -ETIMEDOUT (fewer than wait_subscribers: nothing
- * was published), -ENOMEM, -ENOBUFS (no memory for a large message; the text names the size), -ECHILD. A subscriber
+ * was published), -EINTR (`interrupted`; likewise), -ENOMEM, -ENOBUFS (no memory for a large message; the text names
+ * the size), -ECHILD. A subscriber
  * that is left behind is no error; the log names it. */
 int plait_publisher_publish(plait_publisher *publisher, const void *data, size_t size);
 int plait_publisher_publish_as(plait_publisher *publisher, plait_encoding encoding, const void *data, size_t size);
 
 /* A loan (see loan.h) for a message of up to SIZE bytes: above 8 KiB it lies in a segment that subscribers read in
  * place. By the thread that publishes. Errors: -ENOBUFS (PLAIT_SEGMENTS_MAX: the text says who holds how many), -ENOMEM
- * (the text names the size), -EMFILE, -EMSGSIZE. */
+ * (the text names the size), -EMFILE, -EMSGSIZE, -EINTR (`interrupted`). */
 int plait_publisher_loan(plait_publisher *publisher, size_t size, plait_loan **ret_loan);
 
 /* As plait_publisher_publish_as, with the first SIZE bytes of LOAN, which it takes, without a copy if this publisher

@@ -12,7 +12,7 @@ _Thread_local const struct pl_interrupt *pl_interrupt;
 int pl_interrupt_ask(const struct pl_interrupt *interrupt)
 {
     if (interrupt == NULL || interrupt->asked == NULL || interrupt->asked(interrupt->context) == 0) return 0;
-    return pl_error(-EINTR, "the wait was interrupted, as the client's option `interrupted` asked");
+    return pl_error(-EINTR, "the wait was interrupted, as the option `interrupted` asked");
 }
 
 uint64_t pl_interrupt_slice(const struct pl_interrupt *interrupt, uint64_t deadline_ns)

@@ -261,7 +261,8 @@ int pl_bulk_take(struct plait_publisher *publisher, size_t size, struct pl_bulk_
         }
         uint64_t target;
         if (!publisher->reliable || !unread(publisher, &target)) return none_free(publisher);
-        pl_publisher_wait_for(publisher, target, 0);
+        r = pl_publisher_wait_for(publisher, target, 0);
+        if (r < 0) return r;
     }
 }
 

@@ -97,29 +97,42 @@ static void sleep_for(struct plait_publisher *publisher, struct pl_outlet *outle
     if (outlet->orphan) pl_outlet_free(outlet);
 }
 
-void pl_publisher_wait_for(struct plait_publisher *publisher, uint64_t target, uint64_t extra)
+int pl_publisher_wait_for(struct plait_publisher *publisher, uint64_t target, uint64_t extra)
 {
-    uint64_t tail = publisher->writer.tail, need = target + extra, begun = 0;
+    uint64_t tail = publisher->writer.tail, need = target + extra, begun = 0, ask = 0;
+    int r = 0;
     if ((int64_t)(need - tail) > 0) need = tail;
     pthread_mutex_lock(&publisher->lock);
     for (;;) {
         uint64_t now = begun == 0 ? 0 : pl_clock_ns();
         struct pl_outlet *outlet = slowest(publisher, now);
         if (outlet == NULL || (int64_t)(target - outlet->seen) <= 0) break;
-        if (begun == 0) begun = now = pl_clock_ns();
+        if (begun == 0) {
+            begun = now = pl_clock_ns();
+            ask = begun + (uint64_t)PL_INTERRUPT_MS * 1000000;
+        }
         if (outlet->since < begun) outlet->since = begun;
         if (now - outlet->since >= publisher->timeout_ns) leave_behind(publisher, outlet, now);
-        else sleep_for(publisher, outlet, need, outlet->since + publisher->timeout_ns);
+        else
+            sleep_for(publisher, outlet, need,
+                      pl_interrupt_slice(&publisher->interrupt, outlet->since + publisher->timeout_ns));
+        if (publisher->interrupt.asked == NULL || pl_clock_ns() < ask) continue;
+        pthread_mutex_unlock(&publisher->lock);
+        r = pl_interrupt_ask(&publisher->interrupt);
+        ask = pl_clock_ns() + (uint64_t)PL_INTERRUPT_MS * 1000000;
+        pthread_mutex_lock(&publisher->lock);
+        if (r < 0) break;
     }
     pthread_mutex_unlock(&publisher->lock);
+    return r;
 }
 
 /* Waits until SPAN bytes may be written. A quarter of the ring at once, so that the two don't alternate by single
  * messages. */
-static void make_room(struct plait_publisher *publisher, uint64_t span)
+static int make_room(struct plait_publisher *publisher, uint64_t span)
 {
     uint64_t capacity = publisher->writer.capacity;
-    pl_publisher_wait_for(publisher, publisher->writer.tail + span - capacity, capacity / 4);
+    return pl_publisher_wait_for(publisher, publisher->writer.tail + span - capacity, capacity / 4);
 }
 
 static int wait_for_subscribers(struct plait_publisher *publisher)
@@ -129,7 +142,11 @@ static int wait_for_subscribers(struct plait_publisher *publisher)
         /* Relaxed: who is counted was added under the lock; nothing else depends on it. */
         uint32_t count = atomic_load_explicit(&publisher->count, memory_order_relaxed);
         if (count >= publisher->wanted) return 0;
-        if (pl_futex_wait(&publisher->count, count, deadline) == -ETIMEDOUT)
+        uint64_t slice = pl_interrupt_slice(&publisher->interrupt, deadline);
+        bool silent = pl_futex_wait(&publisher->count, count, slice) == -ETIMEDOUT;
+        int r = silent ? pl_interrupt_ask(&publisher->interrupt) : 0;
+        if (r < 0) return r;
+        if (silent && slice == deadline)
             return pl_error(-ETIMEDOUT, "topic '%s': %u of %u subscribers came within %llu ms (wait_subscribers)",
                             publisher->topic, count, publisher->wanted,
                             (unsigned long long)(publisher->timeout_ns / 1000000));
@@ -159,14 +176,16 @@ static int too_large(const struct plait_publisher *publisher, size_t size)
                     size, (unsigned long long)publisher->max_message);
 }
 
-/* Writes HEAD and the SIZE bytes that stand in the ring, and wakes who sleeps. */
-static void write_message(struct plait_publisher *publisher, struct pl_broadcast_head *head, const void *data)
+/* Writes HEAD and the SIZE bytes that stand in the ring, and wakes who sleeps. 0; -EINTR: nothing was written. */
+static int write_message(struct plait_publisher *publisher, struct pl_broadcast_head *head, const void *data)
 {
     uint64_t span = pl_broadcast_span(head->size);
     /* Relaxed: see slowest. */
     if (publisher->reliable &&
-        publisher->writer.tail + span > atomic_load_explicit(&publisher->limit, memory_order_relaxed))
-        make_room(publisher, span);
+        publisher->writer.tail + span > atomic_load_explicit(&publisher->limit, memory_order_relaxed)) {
+        int r = make_room(publisher, span);
+        if (r < 0) return r;
+    }
     head->ticks = pl_ticks();
     uint32_t cpu = (uint32_t)sched_getcpu() + 1;
     if (cpu != publisher->cpu) {
@@ -178,17 +197,19 @@ static void write_message(struct plait_publisher *publisher, struct pl_broadcast
     pl_count(&publisher->counters->published, 1);
     uint32_t sleepers = pl_broadcast_sleepers(publisher->waiters);
     if (__builtin_expect(sleepers != 0, 0)) wake(publisher, sleepers, head->ticks);
+    return 0;
 }
 
 /* What SEGMENT holds, of SIZE bytes. */
-static void write_bulk(struct plait_publisher *publisher, plait_encoding encoding, struct pl_bulk_segment *segment,
-                       size_t size)
+static int write_bulk(struct plait_publisher *publisher, plait_encoding encoding, struct pl_bulk_segment *segment,
+                      size_t size)
 {
     uint8_t record[PL_FRAME_SEGMENT_SIZE];
     struct pl_broadcast_head head = { .size = sizeof record, .kind = PL_BULK_SEGMENT, .encoding = (uint8_t)encoding };
     pl_bulk_record(publisher, segment, size, record);
-    write_message(publisher, &head, record);
+    int r = write_message(publisher, &head, record);
     pl_bulk_give_back(segment);
+    return r;
 }
 
 static int check(struct plait_publisher *publisher, plait_encoding encoding, size_t size)
@@ -213,11 +234,12 @@ int plait_publisher_publish_as(plait_publisher *publisher, plait_encoding encodi
         r = pl_bulk_take(publisher, size, &segment);
         if (r < 0) return r;
         memcpy(pl_bulk_data(segment), data, size);
-        write_bulk(publisher, encoding, segment, size);
+        r = write_bulk(publisher, encoding, segment, size);
     } else {
         struct pl_broadcast_head head = { .size = (uint32_t)size, .encoding = (uint8_t)encoding };
-        write_message(publisher, &head, data);
+        r = write_message(publisher, &head, data);
     }
+    if (r < 0) return r;
     pl_count(&publisher->counters->bytes_out, size);
     return 0;
 }
@@ -253,7 +275,8 @@ int plait_publisher_publish_loan(plait_publisher *publisher, plait_encoding enco
         pl_loan_give_back(&loan);
         return r;
     }
-    write_bulk(publisher, encoding, segment, size);
+    r = write_bulk(publisher, encoding, segment, size);
+    if (r < 0) return r;
     pl_count(&publisher->counters->bytes_out, size);
     return 0;
 }
@@ -361,6 +384,7 @@ static int apply(struct plait_publisher *publisher, const plait_publisher_option
     publisher->wanted = options->wait_subscribers;
     publisher->kept = (options->history < PL_SEGMENTS_MAX / 2 ? options->history : PL_SEGMENTS_MAX / 2) + PL_BULK_KEPT;
     publisher->reliable = options->reliable != 0;
+    publisher->interrupt = (struct pl_interrupt){ options->interrupted, options->interrupted_context };
     pl_spin_init(&publisher->spin, 0);
     return pl_allow_parse(&publisher->allow, options->allow);
 }

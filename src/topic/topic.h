@@ -18,6 +18,7 @@
 
 #include "base/address.h"
 #include "base/fork.h"
+#include "base/interrupt.h"
 #include "base/list.h"
 #include "base/loan.h"
 #include "base/spin.h"
@@ -78,6 +79,7 @@ struct plait_publisher {
     struct pl_spin spin;
     struct pl_fork_hook fork;
 
+    struct pl_interrupt interrupt;
     pthread_mutex_t lock;
     struct pl_list outlets; /* greeted */
 
@@ -117,8 +119,8 @@ void pl_helper_stop(struct plait_publisher *publisher); /* lingers, then ends th
 /* In a forked child: closes what it had. */
 void pl_helper_forked(struct plait_publisher *publisher);
 
-/* Waits until all who count have read up to TARGET; or wakes only with EXTRA more, if it has to sleep. */
-void pl_publisher_wait_for(struct plait_publisher *publisher, uint64_t target, uint64_t extra);
+/* Waits until all who count have read up to TARGET; or wakes only with EXTRA more, if it has to sleep. 0; -EINTR. */
+int pl_publisher_wait_for(struct plait_publisher *publisher, uint64_t target, uint64_t extra);
 
 /* ---- large messages ---- */
 

@@ -5,6 +5,9 @@
 
     plait.serve("greeter", {"greet": lambda request: f"hello, {request.text}"})
 
+    with plait.Publisher("news") as publisher:              # to whoever does: for message in plait.subscribe("news")
+        publisher.publish("rain")
+
 plait.aio has the same for asyncio. Time spans are seconds: omitted is the default, None is for ever, 0 is at once.
 docs/python.md has the rest.
 """
@@ -13,11 +16,11 @@ import atexit as _atexit
 
 from ._errors import Error, NoSuchName, PeerDied, RemoteError, TimeoutError
 from . import _plait
-from ._plait import Client, Peer, Reply, Request
+from ._plait import Client, Loan, Message, Peer, Publisher, Reply, Request, Subscriber
 from ._server import Server, serve
 
-__all__ = ["Client", "Error", "NoSuchName", "Peer", "PeerDied", "RemoteError", "Reply", "Request", "Server",
-           "TimeoutError", "connect", "serve"]
+__all__ = ["Client", "Error", "Loan", "Message", "NoSuchName", "Peer", "PeerDied", "Publisher", "RemoteError", "Reply",
+           "Request", "Server", "Subscriber", "TimeoutError", "connect", "serve", "subscribe"]
 __version__ = _plait.version
 
 for _error in (Error, NoSuchName, PeerDied, RemoteError, TimeoutError):
@@ -43,3 +46,24 @@ def connect(target, *, connect_timeout=5.0, timeout=30.0, peer=None, max_message
     """
     return Client(target, connect_timeout=connect_timeout, timeout=timeout, peer=peer, max_message=max_message,
                   spin_us=spin_us)
+
+
+def subscribe(topic, history=0, reliable=None, timeout=None, *, connect_timeout=5.0, peer=None, max_message=0,
+              spin_us=0):
+    """Subscribes to TOPIC and returns a Subscriber: `for message in subscriber`; `with` closes it.
+
+    topic (str): a name, "sensors.*" (all topics of that prefix, also later ones), "*", or tcp://HOST:PORT/TOPIC,
+        unix:///PATH. Nobody need publish yet.
+    history (int): earlier messages to get of each publisher that is there.
+    reliable (bool | None): None: as each publisher offers; True: refuse those that aren't; False: hold none up.
+    timeout (float | None): seconds that next() and iterating wait for a message before they raise TimeoutError.
+    connect_timeout (float | None): seconds, for URLs.
+    peer (str | int | None): another user whose topics are accepted, too.
+    max_message (int): bytes; 0: 1 GiB locally, 16 MiB over the network.
+    spin_us (int): microseconds of looking before sleeping; 0: adaptive, -1: never.
+
+    Raises NoSuchName (a service has this name), TimeoutError, Error (code EOPNOTSUPP: not reliable, ECONNREFUSED,
+    EINVAL, ...), TypeError, ValueError.
+    """
+    return Subscriber(topic, history, reliable=reliable, timeout=timeout, connect_timeout=connect_timeout, peer=peer,
+                      max_message=max_message, spin_us=spin_us)

@@ -1,21 +1,26 @@
 from . import aio as aio
 from ._errors import Error, NoSuchName, PeerDied, RemoteError, TimeoutError
-from ._plait import Client, Peer, Reply, Request
+from ._plait import Client, Loan, Message, Peer, Publisher, Reply, Request, Subscriber
 from ._server import Server, serve
 
 __all__ = [
     "Client",
     "Error",
+    "Loan",
+    "Message",
     "NoSuchName",
     "Peer",
     "PeerDied",
+    "Publisher",
     "RemoteError",
     "Reply",
     "Request",
     "Server",
+    "Subscriber",
     "TimeoutError",
     "connect",
     "serve",
+    "subscribe",
 ]
 __version__: str
 
@@ -28,3 +33,14 @@ def connect(
     max_message: int = 0,
     spin_us: int = 0,
 ) -> Client: ...
+def subscribe(
+    topic: str,
+    history: int = 0,
+    reliable: bool | None = None,
+    timeout: float | None = None,
+    *,
+    connect_timeout: float | None = 5.0,
+    peer: str | int | None = None,
+    max_message: int = 0,
+    spin_us: int = 0,
+) -> Subscriber: ...

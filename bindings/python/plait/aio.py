@@ -1,4 +1,4 @@
-"""plait for asyncio: Client and Server on the running loop, without threads.
+"""plait for asyncio: Client, Server and Subscriber on the running loop, without threads.
 
     async with await plait.aio.connect("greeter") as client:
         print((await client.call("greet", "Ada")).text)
@@ -19,7 +19,7 @@ from _thread import get_ident
 import plait
 from . import _failure, _plait
 
-__all__ = ["Client", "Server", "connect"]
+__all__ = ["Client", "Server", "Subscriber", "connect", "subscribe"]
 
 _AGAIN, _SLOWEST = 0.005, 0.04  # seconds before what would have had to wait is tried again: first, at last
 _QUIET = 8  # times _SLOWEST without any reply, after which a thread connects anew: not a time, since loops are held up
@@ -377,3 +377,134 @@ async def _answer(tasks, value, method, request):
         request._fail(*_failure.tell(error, method))
     finally:
         tasks.pop(request, None)
+
+
+class Subscriber:
+    """A subscription made by plait.aio.subscribe(): `async for message in subscriber`, or await next().
+
+    One task at a time waits in it, in the loop that it first waited in. `async with` closes it; `with` does, too.
+    """
+
+    def __init__(self, topic, timeout, options):
+        self._core = self._loop = self._fd = self._waiter = None
+        self._topic = topic
+        self._timeout = timeout
+        self._options = options
+        self._closed = False
+        if not isinstance(topic, str) or not topic.startswith("tcp:"):
+            self._core = _plait.Subscriber(topic, **options)
+
+    async def _open(self):
+        loop = asyncio.get_running_loop()
+        if self._core is None:  # the network: a thread connects, and ends with it
+            core = await _in_thread(loop, lambda: _plait.Subscriber(self._topic, **self._options),
+                                    lambda core: core.close())
+            if self._closed:
+                core.close()
+                raise plait.Error("this subscriber was closed while it connected", errno.ECANCELED)
+            self._core = core
+        self._fd = self._core._fd()
+        self._loop = loop
+
+    def _readable(self):
+        if self._waiter and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def _wait(self):
+        if self._waiter is not None:
+            raise plait.Error("another task waits in this subscriber: give each a subscriber of its own", errno.EBUSY)
+        if not self._closed and self._loop is None:
+            await self._open()
+        while (message := self._take()) is None:
+            self._waiter = self._loop.create_future()
+            self._loop.add_reader(self._fd, self._readable)
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+                if not self._closed:
+                    self._loop.remove_reader(self._fd)
+        return message
+
+    def _take(self):
+        if self._closed:
+            raise plait.Error("this subscriber is closed: open another", errno.EBADF)
+        if asyncio.get_running_loop() is not self._loop:
+            raise RuntimeError("this subscriber belongs to another event loop: open one in this loop")
+        return self._core._try()
+
+    async def next(self, timeout=_OMITTED):
+        """Awaits the next Message; arguments and errors are those of plait.Subscriber.next()."""
+        if timeout is _OMITTED:
+            timeout = self._timeout
+        if timeout is None:
+            return await self._wait()
+        if timeout == 0 and self._loop is not None and (message := self._take()) is not None:
+            return message
+        try:
+            async with asyncio.timeout(timeout):
+                return await self._wait()
+        except builtins.TimeoutError as error:
+            if isinstance(error, plait.Error):
+                raise
+            raise plait.TimeoutError(f"topic '{self._topic}': no message within {timeout} s", errno.ETIMEDOUT) from None
+
+    def __aiter__(self):
+        return self
+
+    async def __anext__(self):
+        return await self.next()
+
+    @property
+    def topic(self):
+        """str: what it was subscribed to."""
+        return self._topic
+
+    @property
+    def publishers(self):
+        """int: how many it is subscribed to now."""
+        return self._core.publishers if self._core else 0
+
+    @property
+    def closed(self):
+        """bool: close() was called."""
+        return self._closed
+
+    def close(self):
+        """Ends; a task that waits here gets an Error (code ECANCELED). A second time does nothing."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.remove_reader(self._fd)
+            if self._waiter and not self._waiter.done():
+                self._waiter.set_exception(plait.Error("this subscriber was closed while it waited", errno.ECANCELED))
+        if self._core is not None:
+            self._core.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    async def __aenter__(self):
+        if self._loop is None:
+            await self._open()
+        return self
+
+    async def __aexit__(self, *_):
+        self.close()
+
+    def __repr__(self):
+        return f"<plait.aio.Subscriber of {self._topic!r}{', closed' if self._closed else ''}>"
+
+
+def subscribe(topic, history=0, reliable=None, timeout=None, **options):
+    """Subscribes to TOPIC and returns a Subscriber; arguments and errors are those of plait.subscribe().
+
+    A tcp:// URL is connected to when it is first awaited, or by `async with`.
+    """
+    if timeout is not None and not timeout >= 0:
+        raise ValueError(f"timeout is {timeout} seconds: at least 0 (at once), or None (for ever)")
+    return Subscriber(topic, timeout, dict(options, history=history, reliable=reliable))

@@ -7,6 +7,9 @@
  * client.c   Client
  * request.c  Request and Peer
  * server.c   Server
+ * array.c    arrays of numpy's as messages, and back
+ * loan.c     Loan
+ * publisher.c, subscriber.c, message.c   topics
  *
  * Who holds the GIL: the library calls us in three ways. A handler runs without it and takes it. A reply's
  * callback runs inside a dispatch that kept it. `interrupted` runs without it, in a thread that has left its
@@ -27,6 +30,7 @@
 struct names {
     PyObject *error, *timeout_error, *peer_died, *no_such_name, *remote_error;
     PyObject *reply_type, *client_type, *request_type, *server_type, *peer_type;
+    PyObject *loan_type, *publisher_type, *subscriber_type, *message_type;
     PyObject *json_dumps, *json_loads; /* NULL until used */
     PyObject *set_result, *set_exception, *done, *separators;
 };
@@ -34,7 +38,7 @@ extern struct names names;
 void binding_hook_log(void); /* once the program has imported logging */
 
 /* ---- convert.c ---- */
-/* A body on its way out: bytes, str, anything with a contiguous buffer, JSON. */
+/* A body on its way out: bytes, str, anything with a contiguous buffer, JSON, an array, a loan. */
 struct body {
     const void *data;
     Py_ssize_t size;
@@ -42,6 +46,9 @@ struct body {
     PyObject *held;
     Py_buffer view;
     bool viewed;
+    void *memory;    /* of its own */
+    PyObject *loan;  /* a Loan, which DATA lies in */
+    PyObject *array; /* ... by way of this one */
 };
 int body_take(struct body *body, PyObject *value); /* None is empty. -1: TypeError */
 int body_take_json(struct body *body, PyObject *value);
@@ -76,7 +83,38 @@ int waiting_interrupted(void *closing); /* CLOSING: a bool that ends the wait */
 struct waiting *handler_enter(void);
 void handler_leave(struct waiting *waiting);
 
+/* ---- array.c ---- */
+bool array_is(PyObject *value); /* numpy's, or like them */
+int array_take(struct body *body, PyObject *value);
+/* OWNER.array(dtype, shape): of its BODY, which lives as long as it. */
+PyObject *array_of(PyObject *owner, plait_bytes body, plait_encoding encoding, PyObject *args, PyObject *named);
+PyObject *array_lend(PyObject *lender, PyObject *args, PyObject *named); /* LENDER.loan(shape, dtype) */
+#define ARRAY_DOC                                                                                                      \
+    "array(dtype=None, shape=None) -> numpy.ndarray\n\nA read-only array that looks at the body without a copy and "   \
+    "keeps it alive. Arrays say themselves what they hold; of\nother bodies name the dtype (and the shape; omitted: "  \
+    "one dimension).\n\nRaises Error (code EBADMSG: type and shape disagree with the size), TypeError, ValueError, "   \
+    "ImportError (no numpy)."
+
+/* ---- loan.c ---- */
+enum { MAPPINGS = 8 };
+struct mappings { /* of a lender: those that its loans will be found in again */
+    struct mapping *kept[MAPPINGS];
+    unsigned next;
+};
+void mappings_clear(struct mappings *mappings);                       /* views that there are keep theirs */
+PyObject *loan_new(plait_loan *lent, struct mappings *mappings);      /* takes LENT, just made */
+bool loan_holds(PyObject *object, const char *elements, size_t size); /* a loan, for an array of SIZE with its head */
+int loan_take(struct body *body, PyObject *object);
+/* Ends the loan of BODY, which is about to be sent. NULL: send its data. */
+plait_loan *body_lend(struct body *body);
+extern PyType_Spec loan_spec;
+
+/* ---- publisher.c, subscriber.c, message.c ---- */
+PyObject *message_new(plait_message *lent);
+extern PyType_Spec publisher_spec, subscriber_spec, message_spec;
+
 /* ---- reply.c ---- */
+const char *encoding_name(plait_encoding encoding);
 PyObject *reply_new(plait_reply *reply); /* takes it; NULL: freed */
 extern PyType_Spec reply_spec;
 

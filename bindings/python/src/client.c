@@ -13,6 +13,7 @@ struct client {
     PyObject *target;
     unsigned users; /* threads inside; under the GIL */
     bool closing;
+    struct mappings mappings;
 };
 
 /* ---- in and out ---- */
@@ -32,6 +33,7 @@ static void leave(struct client *self)
     if (--self->users > 0 || !self->closing) return;
     plait_client *handle = self->handle;
     self->handle = NULL;
+    mappings_clear(&self->mappings);
     plait_client_close(handle);
 }
 
@@ -154,9 +156,13 @@ static PyObject *client_call(struct client *self, PyObject *const *args, Py_ssiz
     PyObject *result = NULL;
     if (take(&arguments, args, count, names_of) < 0) return NULL;
     if (enter(self) == 0) {
+        plait_loan *lent = body_lend(&arguments.body);
+        const plait_call_options *options = arguments.plain ? NULL : &arguments.options;
         waiting_begin(&waiting);
-        int r = plait_client_call(self->handle, arguments.method, arguments.body.data, (size_t)arguments.body.size,
-                                  arguments.plain ? NULL : &arguments.options, &reply);
+        int r = lent ? plait_client_call_loan(self->handle, arguments.method, lent, (size_t)arguments.body.size,
+                                              options, &reply)
+                     : plait_client_call(self->handle, arguments.method, arguments.body.data,
+                                         (size_t)arguments.body.size, options, &reply);
         waiting_end(&waiting);
         if (r == 0 && !waiting.raised) {
             result = reply_new(reply);
@@ -182,9 +188,12 @@ static PyObject *client_send(struct client *self, PyObject *const *args, Py_ssiz
     int r = -1;
     if (take(&arguments, args, count, names_of) < 0) return NULL;
     if (enter(self) == 0) {
+        plait_loan *lent = body_lend(&arguments.body);
+        const plait_call_options *options = arguments.plain ? NULL : &arguments.options;
         waiting_begin(&waiting);
-        r = plait_client_send(self->handle, arguments.method, arguments.body.data, (size_t)arguments.body.size,
-                              arguments.plain ? NULL : &arguments.options);
+        r = lent ? plait_client_send_loan(self->handle, arguments.method, lent, (size_t)arguments.body.size, options)
+                 : plait_client_send(self->handle, arguments.method, arguments.body.data, (size_t)arguments.body.size,
+                                     options);
         waiting_end(&waiting);
         if (waiting.raised && r == 0) r = -EINTR;
         if (r < 0) (void)failed(self, &waiting, r);
@@ -192,6 +201,35 @@ static PyObject *client_send(struct client *self, PyObject *const *args, Py_ssiz
     }
     body_drop(&arguments.body);
     return r < 0 ? NULL : Py_NewRef(Py_None);
+}
+
+static PyObject *client_loan(struct client *self, PyObject *args, PyObject *named)
+{
+    static const char *const keywords[] = { "nbytes", "timeout", NULL };
+    plait_call_options options = PLAIT_CALL_OPTIONS_INIT;
+    PyObject *timeout = NULL, *result = NULL;
+    Py_ssize_t size;
+    plait_loan *lent;
+    struct waiting waiting;
+    if (!PyArg_ParseTupleAndKeywords(args, named, "n|O:loan", (char **)(uintptr_t)keywords, &size, &timeout))
+        return NULL;
+    if (timeout && milliseconds(timeout, &options.timeout, "timeout") < 0) return NULL;
+    if (size < 0) {
+        PyErr_Format(PyExc_ValueError, "a loan of %zd bytes: at least 0", size);
+        return NULL;
+    }
+    if (enter(self) < 0) return NULL;
+    waiting_begin(&waiting);
+    int r = plait_client_loan(self->handle, (size_t)size, &options, &lent);
+    waiting_end(&waiting);
+    if (r == 0 && !waiting.raised) {
+        result = loan_new(lent, &self->mappings);
+    } else {
+        if (r == 0) plait_loan_abort(lent);
+        (void)failed(self, &waiting, r);
+    }
+    leave(self);
+    return result;
 }
 
 static PyObject *client_methods(struct client *self, PyObject *unused)
@@ -371,6 +409,7 @@ static void client_dealloc(struct client *self)
     PyObject *error_type, *value, *traceback;
     PyErr_Fetch(&error_type, &value, &traceback);
     plait_client_close(self->handle);
+    mappings_clear(&self->mappings);
     PyErr_Restore(error_type, value, traceback);
     Py_XDECREF(self->target);
     freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
@@ -434,6 +473,11 @@ static PyMethodDef methods[] = {
       "send(method='', data=b'', *, json=..., timeout=..., ordered=False, trace=0) -> None\n\n"
       "One way: returns when the message is on its way; no answer comes and no error from afar.\n"
       "Arguments and errors are those of call()." },
+    { "loan", FASTCALL(client_loan), METH_VARARGS | METH_KEYWORDS,
+      "loan(nbytes, timeout=...) -> Loan\n\nMemory for a message of NBYTES, written where the server reads it: give it "
+      "to call() or send() as data.\ntimeout: seconds to wait for a connection, and for memory while all of it is out; "
+      "omitted: the client's.\n\nRaises Error (code ENOBUFS: all segments are out, EMSGSIZE), MemoryError, and what "
+      "call() raises." },
     { "methods", (PyCFunction)client_methods, METH_NOARGS,
       "methods() -> list[str]\n\nThe names of the server's methods." },
     { "close", (PyCFunction)client_close, METH_NOARGS,

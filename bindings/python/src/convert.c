@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* ---- bodies ---- */
@@ -57,6 +58,8 @@ int body_take(struct body *body, PyObject *value)
     if (value == Py_None) return 0;
     if (PyUnicode_Check(value)) return take_text(body, value, PLAIT_UTF8);
     if (PyDict_Check(value) || PyList_Check(value)) return body_take_json(body, value);
+    if ((PyObject *)Py_TYPE(value) == names.loan_type) return loan_take(body, value);
+    if (!PyBytes_Check(value) && array_is(value)) return array_take(body, value);
     if (PyObject_CheckBuffer(value)) {
         if (PyObject_GetBuffer(value, &body->view, PyBUF_SIMPLE) < 0) return -1;
         body->viewed = true;
@@ -66,7 +69,7 @@ int body_take(struct body *body, PyObject *value)
     }
     PyErr_Format(PyExc_TypeError,
                  "a message is bytes or anything with their buffer, a str (sent as UTF-8), a dict or a list (sent as "
-                 "JSON) or None (empty), not %R",
+                 "JSON), an array, a loan or None (empty), not %R",
                  (PyObject *)Py_TYPE(value));
     return -1;
 }
@@ -75,6 +78,9 @@ void body_drop(struct body *body)
 {
     Py_XDECREF(body->held);
     if (body->viewed) PyBuffer_Release(&body->view);
+    free(body->memory);
+    Py_XDECREF(body->loan);
+    Py_XDECREF(body->array);
 }
 
 PyObject *json_of(const char *data, size_t size)

@@ -156,6 +156,10 @@ static int make_names(void)
     names.client_type = PyType_FromSpec(&client_spec);
     names.request_type = PyType_FromSpec(&request_spec);
     names.server_type = PyType_FromSpec(&server_spec);
+    names.loan_type = PyType_FromSpec(&loan_spec);
+    names.publisher_type = PyType_FromSpec(&publisher_spec);
+    names.subscriber_type = PyType_FromSpec(&subscriber_spec);
+    names.message_type = PyType_FromSpec(&message_spec);
     if (PyErr_Occurred() || peer_type_init() < 0) return -1;
     return take_errors();
 }
@@ -172,6 +176,10 @@ static int module_exec(PyObject *module)
     if (PyModule_AddObjectRef(module, "Client", names.client_type) < 0) return -1;
     if (PyModule_AddObjectRef(module, "Request", names.request_type) < 0) return -1;
     if (PyModule_AddObjectRef(module, "Server", names.server_type) < 0) return -1;
+    if (PyModule_AddObjectRef(module, "Loan", names.loan_type) < 0) return -1;
+    if (PyModule_AddObjectRef(module, "Publisher", names.publisher_type) < 0) return -1;
+    if (PyModule_AddObjectRef(module, "Subscriber", names.subscriber_type) < 0) return -1;
+    if (PyModule_AddObjectRef(module, "Message", names.message_type) < 0) return -1;
     if (PyModule_AddObjectRef(module, "Peer", names.peer_type) < 0) return -1;
     return PyModule_AddStringConstant(module, "version", plait_version());
 }

@@ -46,6 +46,11 @@ static PyObject *reply_json(struct reply *self, PyObject *unused)
     return json_of(body.data, body.size);
 }
 
+static PyObject *reply_array(struct reply *self, PyObject *args, PyObject *named)
+{
+    return array_of((PyObject *)self, plait_reply_body(self->reply), plait_reply_encoding(self->reply), args, named);
+}
+
 static PyObject *reply_text(struct reply *self, void *unused)
 {
     plait_bytes body = plait_reply_body(self->reply);
@@ -53,7 +58,7 @@ static PyObject *reply_text(struct reply *self, void *unused)
     return PyUnicode_DecodeUTF8(body.data ? body.data : "", (Py_ssize_t)body.size, NULL);
 }
 
-static const char *encoding_name(plait_encoding encoding)
+const char *encoding_name(plait_encoding encoding)
 {
     return encoding == PLAIT_UTF8    ? "text"
            : encoding == PLAIT_JSON  ? "json"
@@ -83,6 +88,7 @@ static PyMethodDef methods[] = {
     { "__bytes__", (PyCFunction)reply_bytes, METH_NOARGS, "bytes(reply): a copy of the body." },
     { "json", (PyCFunction)reply_json, METH_NOARGS,
       "json() -> object\n\nThe body as JSON. Raises ValueError if it isn't." },
+    { "array", FASTCALL(reply_array), METH_VARARGS | METH_KEYWORDS, ARRAY_DOC },
     { NULL, NULL, 0, NULL },
 };
 
@@ -95,7 +101,8 @@ static PyGetSetDef getters[] = {
 
 static PyType_Slot slots[] = {
     { Py_tp_doc,
-      (void *)"What a call brought: bytes(reply), reply.text, reply.json(), len(reply).\n\nmemoryview(reply) is a "
+      (void *)"What a call brought: bytes(reply), reply.text, reply.json(), reply.array(), "
+              "len(reply).\n\nmemoryview(reply) is a "
               "view of the body without a copy; it stays valid for as long as you keep it, also after the client "
               "is closed." },
     { Py_tp_dealloc, reply_dealloc },

@@ -80,12 +80,20 @@ static PyObject *request_json(struct request *self, PyObject *unused)
     return body ? json_of(PyBytes_AsString(body), (size_t)PyBytes_Size(body)) : NULL;
 }
 
+/* Of the copy that is body: an array may be kept, and what was asked ends with its answer. */
+static PyObject *request_array(struct request *self, PyObject *args, PyObject *named)
+{
+    PyObject *body = check(self) < 0 ? NULL : body_of(self);
+    if (body == NULL) return NULL;
+    plait_bytes bytes = { .data = PyBytes_AsString(body), .size = (size_t)PyBytes_Size(body) };
+    return array_of(body, bytes, plait_request_encoding(self->request), args, named);
+}
+
 static PyObject *request_encoding(struct request *self, void *unused)
 {
-    static const char *const text[] = { "bytes", "text", "json", "array" };
     (void)unused;
     if (check(self) < 0) return NULL;
-    return PyUnicode_FromString(text[plait_request_encoding(self->request) & 3]);
+    return PyUnicode_FromString(encoding_name(plait_request_encoding(self->request)));
 }
 
 static PyObject *request_method(struct request *self, void *unused)
@@ -230,6 +238,10 @@ static PyObject *request_fail(struct request *self, PyObject *args)
 static PyMethodDef methods[] = {
     { "json", (PyCFunction)request_json, METH_NOARGS,
       "json() -> object\n\nThe body as JSON. Raises ValueError if it isn't." },
+    { "array", FASTCALL(request_array), METH_VARARGS | METH_KEYWORDS,
+      "array(dtype=None, shape=None) -> numpy.ndarray\n\nA read-only array of body, which it keeps alive. Arrays say "
+      "themselves what they hold; of other bodies name the\ndtype (and the shape; omitted: one dimension).\n\nRaises "
+      "Error (code EBADMSG: type and shape disagree with the size), TypeError, ValueError, ImportError (no numpy)." },
     { "_try", (PyCFunction)request_try, METH_O, NULL },
     { "_reply", (PyCFunction)request_reply, METH_O, NULL },
     { "_fail", (PyCFunction)request_fail, METH_VARARGS, NULL },

@@ -1,0 +1,299 @@
+"""numpy's arrays as messages, and loans: nothing is copied, nothing dangles, and no argument is needed."""
+
+import gc
+import subprocess
+import sys
+import unittest
+
+from support import Case, PATIENCE, plait
+
+try:
+    import numpy
+except ImportError as error:
+    numpy = None
+    MISSING = f"no numpy is in this Python ({error}): install python3-numpy"
+else:
+    MISSING = ""
+
+
+def segment_of(address):
+    """(device, inode) of the memfd that ADDRESS is mapped from; None: it is other memory."""
+    with open("/proc/self/maps") as file:
+        for line in file:
+            fields = line.split()
+            first, last = (int(end, 16) for end in fields[0].split("-"))
+            if first <= address < last:
+                return (fields[3], fields[4]) if "memfd:" in line else None
+    return None
+
+
+def address_of(array):
+    return array.__array_interface__["data"][0]
+
+
+def segments_mapped():
+    with open("/proc/self/maps") as file:
+        return sum("memfd:" in line for line in file)
+
+
+def faults():
+    with open("/proc/self/stat") as file:
+        return int(file.read().rsplit(")", 1)[1].split()[7])
+
+
+class Pair(Case):
+    def pair(self, **options):
+        publisher = plait.Publisher("test", **options)
+        self.addCleanup(publisher.close)
+        subscriber = plait.subscribe("test", timeout=PATIENCE)
+        self.addCleanup(subscriber.close)
+        return publisher, subscriber
+
+
+@unittest.skipIf(numpy is None, MISSING)
+class Arrays(Pair):
+    def kinds(self):
+        base = numpy.arange(24)
+        return [base.astype(kind).reshape(2, 3, 4) for kind in ("<f4", ">f8", "|u1", "<i8", "<c16", "|b1", "<U3", "|S5")] + [
+            numpy.array(7.5), numpy.zeros((0, 3)), base[::-2], base.reshape(4, 6).T, base.reshape(4, 6)[1:3, ::3],
+            numpy.array(["2026-01-02"], "M8[ns]"), numpy.float32(2.5), numpy.asfortranarray(base.reshape(4, 6)),
+            numpy.arange(3_000_000, dtype="<u2").reshape(1000, 3000)]
+
+    def same(self, got, sent):
+        self.assertEqual((got.dtype, got.shape, got.flags.writeable), (sent.dtype, sent.shape, False))
+        self.assertTrue(numpy.array_equal(got, sent))
+
+    def test_a_message_is_the_array_that_was_published(self):
+        publisher, subscriber = self.pair()
+        for sent in self.kinds():
+            publisher.publish(sent)
+            message = subscriber.next()
+            self.assertEqual(message.encoding, "array")
+            self.same(message.array(), sent)
+
+    def test_a_request_and_its_reply_are_arrays_too(self):
+        self.server({"": lambda request: request.array()})
+        client = self.connect()
+        for sent in self.kinds():
+            self.same(client.call("", sent).array(), sent)
+
+    def test_bytes_are_an_array_of_the_type_that_is_asked_for(self):
+        publisher, subscriber = self.pair()
+        publisher.publish(bytes(range(24)))
+        message = subscriber.next()
+        self.assertEqual(message.array("u1").shape, (24,))
+        self.assertEqual(message.array("<u2", (3, 4)).shape, (3, 4))
+        self.assertEqual(message.array("<u2", (3, -1)).shape, (3, 4))
+        self.assertEqual(message.array(shape=(2, 12), dtype=numpy.uint8)[1, 0], 12)
+        for error, arguments in ((TypeError, ()), (ValueError, ("<u8", (2, 2))), (ValueError, ("<c16",)), (TypeError, ("O",)),
+                                 (TypeError, ("no type",))):
+            self.assertRaises(error, message.array, *arguments)
+        publisher.publish(numpy.zeros((2, 3), "<f4"))
+        message = subscriber.next()
+        self.assertEqual(message.array("<u4").shape, (2, 3))
+        self.assertEqual(message.array("u1").shape, (24,))
+        self.assertEqual(message.array(shape=6).shape, (6,))
+
+    def test_what_no_other_process_could_read_is_refused(self):
+        publisher, _ = self.pair()
+        self.assertRaisesRegex(TypeError, "type", publisher.publish, numpy.array([object()]))
+        self.assertRaisesRegex(ValueError, "dimensions", publisher.publish, numpy.zeros((1,) * 9))
+        class Odd:
+            __array_interface__ = {"shape": 3}
+        self.assertRaisesRegex(TypeError, "__array_interface__", publisher.publish, Odd())
+
+    def test_a_large_message_is_looked_at_where_it_was_written(self):
+        publisher, subscriber = self.pair()
+        publisher.publish(numpy.ones((1080, 1920, 3), "u1"))
+        array = subscriber.next().array()
+        self.assertIsNotNone(segment_of(address_of(array)))
+        self.assertRaises(ValueError, array.__setitem__, (0, 0, 0), 1)
+
+    def test_an_array_outlives_message_subscriber_and_publisher(self):
+        publisher, subscriber = self.pair()
+        publisher.publish(numpy.arange(1_000_000))
+        part = subscriber.next().array()[500_000:]
+        subscriber.close()
+        publisher.close()
+        gc.collect()
+        self.assertEqual(part[-1], 999_999)
+
+    def test_a_large_reply_outlives_its_client_as_an_array(self):
+        self.server({"": lambda request: numpy.arange(1_000_000)})
+        client = self.connect()
+        client.call()  # the first goes through the socket, while the server makes a segment for the next
+        array = client.call().array()
+        client.close()
+        gc.collect()
+        self.assertEqual(array[-1], 999_999)
+        self.assertIsNotNone(segment_of(address_of(array)))
+
+
+@unittest.skipIf(numpy is None, MISSING)
+class LentArrays(Pair):
+    def test_a_lent_array_is_read_in_the_segment_that_it_was_written_in(self):
+        publisher, subscriber = self.pair()
+        for dtype in ("u1", "<f4", None):
+            array = publisher.loan((1080, 1920), dtype)
+            self.assertEqual((array.shape, array.dtype), ((1080, 1920), numpy.dtype(dtype)))
+            array[:] = 7
+            publisher.publish(array)
+            got = subscriber.next().array()
+            self.assertEqual(segment_of(address_of(got)), segment_of(address_of(array)))
+            self.assertTrue((got == 7).all() and got.dtype == array.dtype)
+
+    def test_a_lent_array_is_over_once_it_is_published_and_stays_readable_memory(self):
+        publisher, subscriber = self.pair()
+        array = publisher.loan((1000, 1000), "u1")
+        array[:] = 1
+        row = array[0]
+        publisher.publish(array)
+        self.assertRaises(ValueError, array.__setitem__, (0, 0), 1)
+        self.assertRaisesRegex(ValueError, "over", publisher.publish, array)
+        publisher.close()
+        subscriber.close()
+        gc.collect()
+        self.assertEqual((row.sum(), array[-1, -1]), (1000, 1))
+
+    def test_part_of_a_lent_array_is_copied_and_the_whole_goes_afterwards(self):
+        publisher, subscriber = self.pair()
+        array = publisher.loan((1000, 1000), "<i4")
+        array[:] = numpy.arange(1000)
+        publisher.publish(array[:10, ::2])
+        publisher.publish(array)
+        self.assertEqual(subscriber.next().array().shape, (10, 500))
+        self.assertEqual(subscriber.next().array()[3, 999], 999)
+
+    def test_small_and_odd_ones_are_lent_too(self):
+        publisher, subscriber = self.pair()
+        for shape in (3, (), (0, 4), (2, 2), [5, 1]):
+            array = publisher.loan(shape, "<i2")
+            array[...] = 9
+            publisher.publish(array)
+            got = subscriber.next().array()
+            self.assertEqual(got.shape, array.shape)
+            self.assertTrue((got == 9).all())
+        for error, arguments in ((ValueError, (-1,)), (TypeError, ("x",)), (TypeError, (3, "O")), (plait.Error, (1 << 40, "u1"))):
+            self.assertRaises(error, publisher.loan, *arguments)
+
+    def test_a_loan_that_is_never_published_goes_back(self):
+        publisher, _ = self.pair()
+        for _ in range(1000):  # there are 64
+            publisher.loan(100_000, "u1")[0] = 1
+
+    def test_no_page_is_faulted_in_twice(self):
+        publisher, subscriber = self.pair()
+
+        def frames(count):
+            for i in range(count):
+                array = publisher.loan((1080, 1920, 3), "u1")
+                array[::4096 // (1920 * 3) or 1, 0, 0] = i
+                publisher.publish(array)
+                subscriber.next().array()[:, 0, 0].sum()
+
+        frames(20)
+        before = faults()
+        frames(100)
+        self.assertLess(faults() - before, 100)  # 1519 pages each, were they new
+
+    def test_mappings_do_not_pile_up(self):
+        publisher, subscriber = self.pair()
+        counts = []
+        for _ in range(3):
+            for size in (10_000, 100_000, 1_000_000) * 20:
+                array = publisher.loan(size, "u1")
+                publisher.publish(array)
+                subscriber.next()
+            gc.collect()
+            counts.append(segments_mapped())
+        self.assertLessEqual(counts[2], counts[0] + 2)
+
+
+class Loans(Pair):
+    def test_a_loan_is_written_and_sent_once(self):
+        self.server({"": lambda request: request.body, "size": lambda request: str(len(request.body))})
+        client = self.connect()
+        for size in (0, 5, 100_000, 3_000_000):
+            loan = client.loan(size)
+            self.assertEqual(len(loan), size)
+            memoryview(loan)[:] = b"l" * size
+            self.assertEqual(bytes(client.call("", loan)), b"l" * size)
+            self.assertRaisesRegex(ValueError, "over", client.call, "", loan)
+            self.assertRaises(BufferError, memoryview, loan)
+            self.assertIn("over", repr(loan))
+
+    def test_a_view_of_a_loan_that_was_sent_is_still_memory(self):
+        self.server({"": lambda request: None})
+        client = self.connect()
+        loan = client.loan(1_000_000)
+        view = memoryview(loan)
+        client.call("", loan)
+        client.close()
+        del loan, client
+        gc.collect()
+        view[0], view[-1] = 1, 2
+
+    def test_loans_that_are_given_back_or_forgotten_are_lent_again(self):
+        self.server({"": lambda request: request.body})
+        client = self.connect()
+        for _ in range(200):
+            with client.loan(100_000):
+                pass
+            client.loan(100_000).abort()
+            client.loan(100_000)
+        self.assertEqual(bytes(client.call("", b"x")), b"x")
+
+    def test_all_that_are_out_is_an_error_that_says_so(self):
+        self.server({"": lambda request: request.body})
+        client = self.connect()
+        kept = []
+        with self.assertRaises(plait.Error) as caught:
+            for _ in range(100):
+                kept.append(client.loan(10_000, timeout=0.05))
+        self.assertEqual((caught.exception.code, len(kept)), (105, 64))
+        kept.pop().abort()
+        self.assertEqual(bytes(client.call("", memoryview(client.loan(3)).tobytes() and b"ok")), b"ok")
+
+    def test_a_loan_goes_one_way_and_through_any_client_and_publisher(self):
+        self.server({"": lambda request: request.body})
+        client, other = self.connect(), self.connect("test?shm=off")
+        publisher = plait.Publisher("told")
+        self.addCleanup(publisher.close)
+        subscriber = plait.subscribe("told", timeout=PATIENCE)
+        self.addCleanup(subscriber.close)
+        for lender in (client, other):
+            for sender in (client, other):
+                loan = lender.loan(100_000)
+                memoryview(loan)[:] = b"m" * 100_000
+                self.assertEqual(bytes(sender.call("", loan)), b"m" * 100_000)
+            lender.send("", lender.loan(100_000))
+            loan = lender.loan(100_000)
+            memoryview(loan)[:] = b"p" * 100_000
+            publisher.publish(loan)
+            self.assertEqual(bytes(subscriber.next()), b"p" * 100_000)
+
+    def test_mistakes_are_told(self):
+        self.server({"": lambda request: request.body})
+        client = self.connect()
+        self.assertRaises(ValueError, client.loan, -1)
+        self.assertRaises(TypeError, client.loan, "3")
+        with self.assertRaises(plait.Error) as caught:
+            client.loan(1 << 40)
+        self.assertEqual(caught.exception.code, 90)
+
+
+class WithoutNumpy(Case):
+    def test_arrays_without_numpy_say_what_to_install_and_the_rest_works(self):
+        said = subprocess.run([sys.executable, "-c",
+            "import sys; sys.modules['numpy'] = None\nimport plait\np = plait.Publisher('test')\n"
+            "s = plait.subscribe('test', timeout=60)\np.publish(b'abc')\nm = s.next()\nprint(bytes(m))\n"
+            "for f in (lambda: m.array('u1'), lambda: p.loan(3, 'u1')):\n"
+            "    try: f()\n    except ImportError as e: print(e)"], capture_output=True, text=True, timeout=PATIENCE)
+        self.assertEqual(said.stderr, "")
+        self.assertEqual(said.stdout.count("install python3-numpy"), 2)
+        self.assertIn("b'abc'", said.stdout)
+
+    def test_numpy_is_not_imported_before_it_is_used(self):
+        said = subprocess.run([sys.executable, "-c", "import sys, plait, plait.aio; print('numpy' in sys.modules)"],
+                              capture_output=True, text=True, timeout=PATIENCE)
+        self.assertEqual(said.stdout, "False\n")
