@@ -38,13 +38,14 @@ struct pooled {
 
 struct plait_pool {
     pthread_mutex_t lock;
-    pthread_cond_t more; /* an item, or closing */
+    pthread_cond_t more;  /* an item, or closing */
+    pthread_cond_t begun; /* as many threads as run */
     struct pl_fork_hook hook;
     struct pl_list methods;
     char name[PLAIT_NAME_MAX + 1];
     unsigned threads, running; /* wanted; started */
     pthread_t *ids;
-    unsigned index; /* of the next thread that begins */
+    unsigned index; /* of the next thread that begins; those before it are shown */
     uint32_t room, reserved, first, count;
     struct item *queue;
     struct pl_status_service *service; /* whose page shows it; used under the lock, and while threads start */
@@ -57,6 +58,7 @@ static void in_child(struct pl_fork_hook *hook)
     plait_pool *pool = pl_container_of(hook, plait_pool, hook);
     pthread_mutex_init(&pool->lock, NULL);
     pthread_cond_init(&pool->more, NULL);
+    pthread_cond_init(&pool->begun, NULL);
     pool->running = pool->index = 0;
     pool->reserved = pool->first = pool->count = 0;
 }
@@ -85,6 +87,7 @@ int plait_pool_open(plait_pool **ret_pool, const plait_pool_options *options)
     pool->ids = malloc(pool->threads * sizeof(*pool->ids));
     pthread_mutex_init(&pool->lock, NULL);
     pthread_cond_init(&pool->more, NULL);
+    pthread_cond_init(&pool->begun, NULL);
     pl_list_init(&pool->methods);
     pool->hook.in_child = in_child;
     r = pool->queue == NULL || pool->ids == NULL
@@ -115,13 +118,15 @@ static void *pool_main(void *argument)
     plait_pool *pool = argument;
     char name[PLAIT_NAME_MAX + 16];
     pthread_mutex_lock(&pool->lock);
-    unsigned index = pool->index++;
+    unsigned index = pool->index;
     struct pl_status_service *service = pool->service;
     snprintf(name, sizeof(name), "plait/%.5s/%u", pool->name, index);
     pthread_setname_np(pthread_self(), name);
     snprintf(name, sizeof(name), "plait/%s/%u", pool->name, index);
     struct pl_crash_stack *stack = pl_crash_stack_begin();
     struct pl_status_thread *shown = pl_status_thread_add(service, PL_STATUS_POOL, name);
+    pool->index++;
+    pthread_cond_signal(&pool->begun);
     while (!pool->closing) {
         if (pool->count == 0) {
             pthread_cond_wait(&pool->more, &pool->lock);
@@ -147,7 +152,8 @@ static void *pool_main(void *argument)
     return NULL;
 }
 
-/* Lock held. The first request brings the page in which the pool is shown. */
+/* Lock held. The first request brings the page in which the pool is shown; it belongs to a server that may be closed as
+ * soon as that request is answered, so all threads are shown before any of them goes on. */
 static int start_threads(plait_pool *pool, struct pl_status_service *service)
 {
     sigset_t before;
@@ -164,6 +170,7 @@ static int start_threads(plait_pool *pool, struct pl_status_service *service)
         error = pthread_create(&pool->ids[pool->running], NULL, pool_main, pool);
         if (error == 0) pool->running++;
     }
+    while (pool->index < pool->running) pthread_cond_wait(&pool->begun, &pool->lock);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (pool->running > 0) return 0; /* fewer do, too */
     return pl_error(-error, "pool %s: cannot start a thread: %s", pool->name, pl_error_word(error));
@@ -253,6 +260,7 @@ void plait_pool_close(plait_pool *pool)
     while ((item = pl_list_take(&pool->methods)) != NULL) free(pl_container_of(item, struct pooled, link));
     pthread_mutex_destroy(&pool->lock);
     pthread_cond_destroy(&pool->more);
+    pthread_cond_destroy(&pool->begun);
     free(pool->queue);
     free(pool->ids);
     free(pool);

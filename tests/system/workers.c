@@ -132,8 +132,8 @@ TEST(every_worker_serves_and_a_stop_ends_them_all)
     end_server(&server);
     for (size_t i = 0; i < CREW; i++) CHECK(!alive(crew.pids[i]));
     CHECK_INT(entries_of_names(), 0);
-    CHECK(written("worker 1 (pid"));
-    CHECK(written("has ended"));
+    WAIT_UNTIL(written("worker 1 (pid"));
+    WAIT_UNTIL(written("has ended"));
     close_journal();
     board_free(board);
 }
@@ -335,7 +335,7 @@ TEST(a_unix_listener_s_file_goes_with_the_supervisor_and_not_with_a_worker)
     struct crew crew = await_crew("crew", CREW, 0);
     CHECK_INT(kill(crew.pids[0], SIGTERM), 0); /* it drains, as a stop would make it */
     (void)await_crew("crew", CREW, crew.pids[0]);
-    CHECK(written("exit status 0 (nobody had asked it to end)"));
+    WAIT_UNTIL(written("exit status 0 (nobody had asked it to end)"));
     CHECK_INT(access(path, F_OK), 0);
     plait_client *client = open_client(url, NULL);
     CHECK_INT(checked_call(board, client, 100, 0, 0), 0);
@@ -610,7 +610,7 @@ TEST(a_fork_that_fails_at_first_is_told_and_later_is_tried_again)
     atomic_store(&journal->fail_forks, 2);
     CHECK_INT(kill(crew.pids[0], SIGKILL), 0);
     (void)await_crew("planned", 2, crew.pids[0]);
-    CHECK(written("it is tried again"));
+    WAIT_UNTIL(written("it is tried again"));
     CHECK_INT(kill(pid, SIGTERM), 0);
     CHECK_INT(test_wait_child(pid), 0);
     CHECK_INT(atomic_load(&journal->forks), 3);
@@ -651,8 +651,8 @@ TEST(a_worker_that_exits_is_told_with_its_status_and_started_again)
         WAIT_UNTIL(written(text));
         (void)await_crew("planned", 2, 0);
     }
-    CHECK(written("exit status 0 (nobody had asked it to end)"));
-    CHECK(written("of planned/exit in progress"));
+    WAIT_UNTIL(written("exit status 0 (nobody had asked it to end)"));
+    WAIT_UNTIL(written("of planned/exit in progress"));
     CHECK_INT(atomic_load(&journal->ready), 1);
     plait_client_close(client);
     CHECK_INT(kill(pid, SIGTERM), 0);
