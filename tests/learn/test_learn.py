@@ -108,6 +108,7 @@ def session(shell, block, write):
         got = shell.type(command)
         while got and got[-1] == "":
             got.pop()
+        got = [line.rstrip() for line in got]
         out += [f"$ {command}"] + (below if "..." in below and write else got)
         expected = [plain(line) for line in below if line.strip()]
         said = [plain(line) for line in got if line.strip()]
