@@ -71,9 +71,11 @@ static int handle(plait_server *server, struct runner *runner)
 static int failed(int code, const char *name, const char *taken)
 {
     char holder[160];
+    int status;
 
     if (taken && holder_of(taken, holder, sizeof(holder))) return command_failed(code, "serve %s: %s", name, holder);
-    return command_failed(code, "serve %s", name);
+    status = command_failed(code, "serve %s", name);
+    return status == STATUS_NO_NAME ? STATUS_FAILED : status; /* a directory that isn't there is no absent service */
 }
 
 static int serve(const char *name, struct runner *runner)

@@ -1,5 +1,6 @@
 #!/bin/sh
-# The main job: a C server serves the name "echo"; a plain socket in Python, C and C++ clients and the command call it.
+# The main job: a C server serves the name "echo"; a plain socket in Python, clients in C, C++ and Python and the
+# command call it.
 # `./dev run` builds everything and runs this; --once ends after the calls, with 0 only if all were answered right.
 #
 # The server is a child that must not outlive this script: a trap ends it, and should the script be killed with
@@ -15,6 +16,7 @@ for argument; do
 done
 
 port=8888
+python=/usr/bin/python3 # the package is for 3.11 and newer, which another python3 in PATH may not be
 here=$(cd "$(dirname "$0")" && pwd)
 plait=$(command -v plait) || { echo "main_job.sh: no plait command in PATH; run it by ./dev run" >&2 && exit 1; }
 programs=$(dirname "$plait")/examples
@@ -104,6 +106,11 @@ check "Python, a plain socket:" "hello from Python" python3 "$here/client.py" 12
 check "C, by name:" "hello from C" "$programs/echo-client" echo "hello from C"
 [ ! -x "$programs/echo-client-cpp" ] ||
     check "C++, by name:" "hello from C++" "$programs/echo-client-cpp" echo "hello from C++"
+if "$python" -c "import plait" 2>/dev/null; then
+    check "Python, by name:" "hello from plait" "$python" "$here/client_plait.py" echo "hello from plait"
+else
+    echo "  Python, by name:         left out: the Python package was not built"
+fi
 check "plait call, by name:" "hello from the shell" shell_call "hello from the shell"
 [ $once = no ] || end $failed
 interrupted=$failed

@@ -139,6 +139,11 @@ typedef struct plait_client_options {
     int64_t spin_us;         /* see PLAIT_SPIN_ */
     int32_t transport;       /* plait_transport, for names */
     uint32_t reserved;
+    /* NULL, or asked in the waiting thread, about every 50 ms, by each wait of this client, opening it
+     * included, and before a wait for room or a connection: nonzero ends that wait with -EINTR, as a
+     * timeout would. It may use the client. */
+    int (*interrupted)(void *context);
+    void *interrupted_context;
 } plait_client_options;
 #define PLAIT_CLIENT_OPTIONS_INIT                                                                                      \
     {                                                                                                                  \

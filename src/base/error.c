@@ -96,7 +96,7 @@ static const struct {
     { EISCONN, "already connected" },
     { EISDIR, "is a directory" },
     { ELOOP, "symbolic link in the way" },
-    { EMFILE, "too many open descriptors" },
+    { EMFILE, "too many open descriptors (raise the limit: ulimit -n)" },
     { EMSGSIZE, "message too large" },
     { ENAMETOOLONG, "name too long" },
     { ENETUNREACH, "network unreachable" },

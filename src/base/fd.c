@@ -115,7 +115,7 @@ ssize_t pl_fd_receive(int socket, void *data, size_t size, int *fds, size_t *cou
         if (held <= *count)
             return pl_error(
                 -EPROTO,
-                "descriptors were cut off a message: too many, or none left here (raise the limit of open files)");
+                "descriptors were cut off a message: too many, or none left here (raise the limit: ulimit -n)");
         return pl_error(-EPROTO, "%zu descriptors came with a message that may hold %zu", held, *count);
     }
     memcpy(fds, seen, held * sizeof(int));

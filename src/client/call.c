@@ -165,12 +165,6 @@ static int transmit(struct pl_link *link, const struct pl_outgoing *out, struct 
     return PL_RESEND;
 }
 
-/* An idless link takes a raw request only when none is in flight. */
-static bool must_queue(const struct pl_link *link)
-{
-    return link->one_at_a_time && link->outstanding > 0;
-}
-
 /* Finds a link and sends; waits for room and connections until DEADLINE. With CALL: it is on *ret_link then. */
 static int send_out(struct plait_client *client, const struct pl_outgoing *out, struct pl_call *call,
                     struct pl_deadline *deadline, bool borrow, struct pl_link **ret_link)
@@ -184,8 +178,7 @@ static int send_out(struct plait_client *client, const struct pl_outgoing *out, 
         if (link->idless && out->one_way)
             return pl_error(-EOPNOTSUPP, "%s has no one-way messages: every request is answered",
                             pl_url_messages(client->target));
-        r = must_queue(link) || link->outstanding >= link->peer.outstanding ? PL_TRANSPORT_FULL
-                                                                            : transmit(link, out, call, borrow);
+        r = pl_link_full(link) ? PL_TRANSPORT_FULL : transmit(link, out, call, borrow);
         if (r == 0) {
             if (call) {
                 if (link->outstanding++ == 0 && client->link_count > 1) link->moved = pl_ticks();
@@ -198,7 +191,8 @@ static int send_out(struct plait_client *client, const struct pl_outgoing *out, 
         }
         if (r < 0) return r;
         if (r == PL_TRANSPORT_FULL) {
-            r = pl_client_wait(client, NULL, deadline);
+            r = pl_client_ask(client); /* before it waits: who has other things to do may come back */
+            if (r == 0) r = pl_client_wait(client, NULL, deadline);
             if (r < 0)
                 return r == -ETIMEDOUT ? pl_error(r, "%s takes no more: the call never left", client->target_text) : r;
         } else {
@@ -245,7 +239,7 @@ static int prepare(struct plait_client *client, const char *method, const void *
 }
 
 /* Nobody waits for CALL any more: its server may know. */
-static void tell_cancelled(const struct pl_call *call)
+void pl_call_tell_cancelled(const struct pl_call *call)
 {
     struct pl_frame frame = { .kind = PL_FRAME_CANCEL, .call = id_of(call) };
     struct pl_transport *transport = call->on->connection.transport;
@@ -268,7 +262,7 @@ __attribute__((cold)) static void give_up(struct plait_client *client, struct pl
         if (!client->leading) pl_client_reap(client);
         return;
     }
-    tell_cancelled(call);
+    pl_call_tell_cancelled(call);
     pl_call_end(call, -ETIMEDOUT, NULL, NULL);
 }
 
@@ -406,7 +400,7 @@ __attribute__((cold)) int plait_client_cancel(plait_client *client, uint64_t id)
     } else {
         struct pl_link *link = call->on;
         bool idless = link && link->idless;
-        if (link) tell_cancelled(call);
+        if (link) pl_call_tell_cancelled(call);
         pl_call_end(call, -ECANCELED, NULL, "cancelled");
         pl_list_append(&client->completed, &call->link);
         if (idless) pl_link_down(link, -ECANCELED);
@@ -423,7 +417,7 @@ enum { AGAIN_MS = 10 };
 static bool may_come(int error)
 {
     return error == -ETIMEDOUT || error == -ENOENT || error == -ECONNREFUSED || error == -ECONNRESET ||
-           error == -EPIPE || error == -EBUSY || error == -EAGAIN;
+           error == -EPIPE || error == -EBUSY || error == -EAGAIN || error == -EINTR;
 }
 
 /* One call's next try. It counts as done meanwhile: the lock may be dropped, and nobody else shall end it. */
@@ -456,7 +450,7 @@ __attribute__((cold)) void pl_client_resend(struct plait_client *client)
         struct pl_call *call = pl_container_of(item, struct pl_call, link);
         bool late = call->deadline_ns <= now;
         int r = late ? -ETIMEDOUT : absent < 0 ? absent : send_again(client, call, now);
-        if (call->cancelled && r == 0) tell_cancelled(call);
+        if (call->cancelled && r == 0) pl_call_tell_cancelled(call);
         if (r == 0 && !call->cancelled) continue;
         if (call->cancelled) {
             pl_call_end(call, -ECANCELED, NULL, "cancelled");

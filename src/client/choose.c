@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/futex.h"
+#include "base/interrupt.h"
 #include "base/random.h"
 #include "client/client.h"
 #include "connection/context.h"
@@ -253,6 +254,13 @@ static int try_instances(struct plait_client *client, const struct taken *taken,
     return result == 1 && hopeless.code < 0 && last->code == 0 ? pl_error(hopeless.code, "%s", hopeless.text) : result;
 }
 
+/* Who waits for no name and no room (PLAIT_NOW) still has to exchange a hello with whoever is there. */
+static uint64_t hello_deadline(const struct plait_client *client, uint64_t deadline_ns, enum patience patience)
+{
+    uint64_t soon = pl_clock_ns() + (uint64_t)ONE_TRY_MS * 1000000;
+    return patience == PATIENCE_OPEN && client->connect_ms < 0 && soon > deadline_ns ? soon : deadline_ns;
+}
+
 static int wait_for_name(struct plait_client *client, const struct taken *taken, uint64_t deadline_ns,
                          enum patience patience, struct found *found)
 {
@@ -261,7 +269,7 @@ static int wait_for_name(struct plait_client *client, const struct taken *taken,
     int r;
     for (;;) {
         last.code = 0;
-        r = try_instances(client, taken, deadline_ns, found, &last);
+        r = try_instances(client, taken, hello_deadline(client, deadline_ns, patience), found, &last);
         uint64_t now = pl_clock_ns();
         if (r != 1 || now >= deadline_ns || patience == PATIENCE_NONE) break;
         if (watch == NULL && last.code == 0) {
@@ -271,8 +279,9 @@ static int wait_for_name(struct plait_client *client, const struct taken *taken,
             if (r == 0) continue;
         }
         uint64_t pause = now + (uint64_t)(last.code < 0 || watch == NULL ? RETRY_MS : WATCH_MS) * 1000000;
-        struct pollfd poller = { .fd = watch ? pl_name_watch_fd(watch) : -1, .events = POLLIN };
-        (void)poll(&poller, 1, pl_clock_poll_ms(pause < deadline_ns ? pause : deadline_ns));
+        int fd = watch ? pl_name_watch_fd(watch) : -1;
+        r = pl_interrupt_poll(fd, POLLIN, pause < deadline_ns ? pause : deadline_ns, 0);
+        if (r == -EINTR) break;
         if (watch) pl_name_watch_clear(watch);
     }
     pl_name_watch_close(watch);
@@ -284,11 +293,12 @@ static int wait_for_name(struct plait_client *client, const struct taken *taken,
 static int wait_for_url(struct plait_client *client, uint64_t deadline_ns, enum patience patience, struct found *found)
 {
     for (;;) {
-        int r = connect_url(client, deadline_ns, found);
+        int r = connect_url(client, hello_deadline(client, deadline_ns, patience), found);
         uint64_t now = pl_clock_ns();
         if (r == 0 || patience != PATIENCE_AGAIN || !worth_retrying(r) || now >= deadline_ns) return r;
         uint64_t pause = now + (uint64_t)RETRY_MS * 4 * 1000000;
-        (void)poll(NULL, 0, pl_clock_poll_ms(pause < deadline_ns ? pause : deadline_ns));
+        r = pl_interrupt_poll(-1, 0, pause < deadline_ns ? pause : deadline_ns, 0);
+        if (r == -EINTR) return r;
     }
 }
 
@@ -321,10 +331,13 @@ static int connect_one(struct plait_client *client, struct pl_deadline *deadline
     note_taken(client, &taken);
     client->connecting = true;
     pthread_mutex_unlock(&client->lock);
+    const struct pl_interrupt *before = pl_interrupt;
+    pl_interrupt = patience == PATIENCE_NONE ? NULL : &client->interrupt; /* which soon ends by itself */
     /* Before the lookup: what comes after it makes the next look worthwhile. */
     uint64_t stamp = client->target->scheme == PL_SCHEME_NAME ? pl_lookup_stamp(client->peer) : 0;
     int r = client->target->scheme == PL_SCHEME_NAME ? wait_for_name(client, &taken, ns, patience, &found)
                                                      : wait_for_url(client, ns, patience, &found);
+    pl_interrupt = before;
     pthread_mutex_lock(&client->lock);
     client->connecting = false;
     if (r == 0) r = add_link(client, found.transport, &found.accepted, found.local);
@@ -347,8 +360,12 @@ static int wait_for_connecting(struct plait_client *client, struct pl_deadline *
     uint32_t seen = atomic_load_explicit(&client->connects, memory_order_acquire); /* A_CONN1: pairs with R_CONN1 */
     uint64_t ns = pl_deadline_ns(deadline);
     pthread_mutex_unlock(&client->lock);
-    int r = pl_futex_wait(&client->connects, seen, ns);
+    uint64_t slice = pl_interrupt_slice(&client->interrupt, ns);
+    int asked = pl_interrupt_ask(&client->interrupt);
+    int r = asked < 0 ? asked : pl_futex_wait(&client->connects, seen, slice);
     pthread_mutex_lock(&client->lock);
+    if (asked < 0) return asked;
+    if (slice != ns) return 0; /* look again */
     return r == -ETIMEDOUT ? pl_error(r, "%s: no connection in time", client->target_text) : 0;
 }
 
@@ -454,6 +471,7 @@ int pl_client_choose(struct plait_client *client, bool first, struct pl_deadline
         }
         int r =
             client->connecting ? wait_for_connecting(client, deadline) : connect_one(client, deadline, PATIENCE_AGAIN);
+        if (r == -EINTR) return r;
         if (r < 0 && least_loaded(client, first) == NULL) return r; /* nor did another thread find somebody */
     }
 }

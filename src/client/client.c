@@ -92,6 +92,7 @@ static int apply(struct plait_client *client, const char *target, const plait_cl
     client->call_ms = options->timeout ? options->timeout : PL_CALL_MS;
     client->rotation = (unsigned)pl_random_u64();
     pl_spin_init(&client->spin, options->spin_us);
+    client->interrupt = (struct pl_interrupt){ options->interrupted, options->interrupted_context };
     return 0;
 }
 

@@ -16,6 +16,7 @@
 
 #include "base/clock.h"
 #include "base/fork.h"
+#include "base/interrupt.h"
 #include "base/list.h"
 #include "base/spin.h"
 #include "connection/connection.h"
@@ -112,6 +113,7 @@ struct plait_client {
     int64_t connect_ms, call_ms;
     uint64_t max_message;
     int transport;
+    struct pl_interrupt interrupt;
 
     struct pl_loop loop;
     struct pl_wake wake; /* makes a sleeping leader look around; see pl_client_kick */
@@ -157,6 +159,12 @@ struct plait_reply {
     uint8_t inlined[];
 };
 
+/* It takes no further call before one is over: the server's bound, or framing=raw, one at a time. */
+static inline bool pl_link_full(const struct pl_link *link)
+{
+    return link->outstanding >= link->peer.outstanding || (link->one_at_a_time && link->outstanding > 0);
+}
+
 uint64_t pl_deadline_ns(struct pl_deadline *deadline);
 
 /* ---- client.c ---- */
@@ -174,6 +182,7 @@ int pl_link_method(struct pl_link *link, const char *method, uint32_t *ret_index
 /* ---- call.c ---- */
 struct pl_call *pl_call_of(struct plait_client *client, uint64_t id);
 void pl_call_free(struct plait_client *client, struct pl_call *call);
+void pl_call_tell_cancelled(const struct pl_call *call); /* its server, while it is on a link */
 void pl_client_resend(struct plait_client *client);
 void pl_client_ring_ready(struct plait_client *client);
 bool pl_link_lives(const struct plait_client *client, const struct pl_link *link);
@@ -190,6 +199,8 @@ void pl_client_expire(struct plait_client *client); /* asynchronous calls whose 
 /* ---- wait.c ---- */
 /* Waits until CALL is done (NULL: until something moved) or DEADLINE: 0, -ETIMEDOUT, -errno. Lock held. */
 int pl_client_wait(struct plait_client *client, struct pl_call *call, struct pl_deadline *deadline);
+/* Whether to go on waiting: 0, -EINTR. Asked without the lock, by nobody's leader: the answer may use this client. */
+int pl_client_ask(struct plait_client *client);
 void pl_client_rest(struct plait_client *client); /* announces sleep on every link, for plait_client_fd() */
 void pl_waiter_wake(struct pl_waiter *waiter);
 void pl_client_wake_waiters(struct plait_client *client); /* something moved: room, a connection */

@@ -16,6 +16,7 @@ void pl_call_end(struct pl_call *call, int result, plait_reply *reply, const cha
     struct pl_link *link = call->on;
     pl_list_remove(&call->link);
     if (link != NULL) {
+        if (__builtin_expect(pl_link_full(link), 0)) pl_client_wake_waiters(link->client); /* no doorbell tells them */
         link->outstanding--;
         if (__builtin_expect(link->borrower == call, 0)) {
             /* Answered before it was all read: its caller takes the memory away. */
@@ -292,6 +293,7 @@ __attribute__((cold)) void pl_client_expire(struct plait_client *client)
             continue;
         }
         struct pl_link *link = call->on;
+        if (link) pl_call_tell_cancelled(call);
         end_async(client, call, -ETIMEDOUT, NULL, "no reply in time");
         if (link && link->idless) pl_link_down(link, -ETIMEDOUT); /* a late reply must never answer the next call */
     }

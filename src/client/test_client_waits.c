@@ -291,3 +291,220 @@ TEST(room_that_came_by_the_way_is_not_told_for_ever)
     sem_destroy(&steps);
     free(body);
 }
+
+/* ---- a full connection ---- */
+
+/* Takes two calls at a time. "stuck" is answered once somebody says "go". */
+static void take_two_at_a_time(struct stage *stage)
+{
+    struct actor actor;
+    struct pl_message message;
+    uint64_t stuck = 0;
+    stage->outstanding = 2;
+    accept_client(stage, &actor);
+    while (hear(&actor, &message)) {
+        bool hold = message.size == 5 && memcmp(message.body, "stuck", 5) == 0;
+        bool go = message.size == 2 && memcmp(message.body, "go", 2) == 0;
+        struct pl_frame frame = { .kind = PL_FRAME_REPLY, .call = message.frame.call, .size = (uint32_t)message.size };
+        if (hold) stuck = message.frame.call;
+        else if (message.frame.kind == PL_FRAME_CALL) say(&actor, frame, message.body);
+        pl_message_release(actor.transport, &message);
+        if (go) reply(&actor, stuck, "stuck");
+        if (hold) *(_Atomic int *)stage->context = 1;
+    }
+    leave(&actor);
+}
+
+static void *call_stuck(void *client)
+{
+    CHECK_INT(call_text(client, "stuck", 2 * PATIENCE_MS), 0);
+    return NULL;
+}
+
+static void *call_often(void *client)
+{
+    for (int i = 0; i < 3000; i++) CHECK_INT(call_text(client, "often", PATIENCE_MS), 0);
+    return NULL;
+}
+
+/* The leader waits for its own long call and files what others wait for; each answer makes room for one of those
+ * that found none, though it tells them nothing else. */
+TEST(an_answer_that_makes_room_wakes_who_waits_for_it)
+{
+    enum { MANY = 4 };
+    plait_client_options options = PLAIT_CLIENT_OPTIONS_INIT;
+    options.spin_us = 1000000; /* a leader that sleeps hears a doorbell, which wakes everybody */
+    for (int shm = 0; shm < 2; shm++) {
+        struct stage stage;
+        pthread_t first, others[MANY];
+        _Atomic int held = 0;
+        open_stage(&stage, "", shm, take_two_at_a_time, &held);
+        plait_client *client = NULL;
+        CHECK_INT(plait_client_open(&client, stage.url, &options), 0);
+        CHECK_INT(pthread_create(&first, NULL, call_stuck, client), 0);
+        uint64_t deadline = pl_clock_deadline(PATIENCE_MS, 0);
+        while (!held) CHECK(pl_clock_ns() < deadline);
+        for (int i = 0; i < MANY; i++) CHECK_INT(pthread_create(&others[i], NULL, call_often, client), 0);
+        for (int i = 0; i < MANY; i++) CHECK_INT(pthread_join(others[i], NULL), 0);
+        CHECK_INT(call_text(client, "go", PATIENCE_MS), 0);
+        CHECK_INT(pthread_join(first, NULL), 0);
+        plait_client_close(client);
+        close_stage(&stage);
+    }
+}
+
+static void hear_of_the_end(struct stage *stage)
+{
+    struct actor actor;
+    struct pl_message message;
+    accept_client(stage, &actor);
+    uint64_t call = hear_call(&actor).call;
+    CHECK(hear(&actor, &message));
+    CHECK_INT(message.frame.kind, PL_FRAME_CANCEL);
+    CHECK_INT(message.frame.call, call);
+    pl_message_release(actor.transport, &message);
+    leave(&actor);
+}
+
+TEST(a_server_hears_of_a_call_whose_time_is_over)
+{
+    for (int asynchronous = 0; asynchronous < 2; asynchronous++) {
+        struct stage stage;
+        struct told told = { 0 };
+        open_stage(&stage, "", true, hear_of_the_end, NULL);
+        plait_client *client = open_client(&stage);
+        if (asynchronous) {
+            begin(client, "short", 20, &told);
+            dispatch_until(client, &told, 1);
+            CHECK_INT(told.result, -ETIMEDOUT);
+        } else {
+            CHECK_INT(call_text(client, "short", 20), -ETIMEDOUT);
+        }
+        close_stage(&stage);
+        plait_client_close(client);
+    }
+}
+
+/* ---- connecting ---- */
+
+TEST(who_waits_for_no_name_still_connects_to_who_is_there)
+{
+    plait_client_options options = PLAIT_CLIENT_OPTIONS_INIT;
+    plait_client *client = NULL;
+    options.connect_timeout = PLAIT_NOW;
+    CHECK_INT(plait_client_open(&client, "absent", &options), -ENOENT);
+    for (int i = 0; i < 20; i++) {
+        struct stage stage;
+        char options_of_stage[24];
+        snprintf(options_of_stage, sizeof(options_of_stage), "%d", i);
+        open_stage(&stage, options_of_stage, true, echo_one, NULL);
+        CHECK_INT(plait_client_open(&client, stage.url, &options), 0);
+        plait_client_close(client);
+        close_stage(&stage);
+    }
+}
+
+/* ---- the option `interrupted` ---- */
+
+struct asked {
+    _Atomic int count;
+    _Atomic int stop_at;
+    plait_client *uses;
+};
+
+static int stop_at(void *context)
+{
+    struct asked *asked = context;
+    int count = ++asked->count;
+    if (asked->uses) CHECK_INT(call_text(asked->uses, "from within", 0), 0);
+    return count >= asked->stop_at;
+}
+
+static plait_client *open_interruptible(const char *target, struct asked *asked, int expected)
+{
+    plait_client *client = NULL;
+    plait_client_options options = PLAIT_CLIENT_OPTIONS_INIT;
+    options.connect_timeout = PLAIT_FOREVER;
+    options.timeout = PLAIT_FOREVER;
+    options.interrupted = stop_at;
+    options.interrupted_context = asked;
+    CHECK_INT(plait_client_open(&client, target, &options), expected);
+    return client;
+}
+
+TEST(an_interrupted_call_ends_and_its_client_goes_on)
+{
+    for (int shm = 0; shm < 2; shm++) {
+        struct asked asked = { .stop_at = 1000000 };
+        struct stage stage;
+        open_stage(&stage, "", shm, echo_one, NULL);
+        plait_client *client = open_interruptible(stage.url, &asked, 0);
+        for (int i = 0; i < 3; i++) {
+            asked.stop_at = asked.count + 2;
+            CHECK_INT(call_text(client, "stuck", 0), -EINTR);
+            CHECK_CONTAINS(plait_error_text(), "interrupted");
+            asked.stop_at = 1000000;
+            CHECK_INT(call_text(client, "after", 0), 0);
+        }
+        plait_client_close(client);
+        close_stage(&stage);
+    }
+}
+
+TEST(what_is_asked_may_use_the_client_that_waits)
+{
+    struct asked asked = { .stop_at = 1000000 };
+    struct stage stage;
+    open_stage(&stage, "", true, echo_one, NULL);
+    plait_client *client = open_interruptible(stage.url, &asked, 0);
+    asked = (struct asked){ .stop_at = 3, .uses = client };
+    CHECK_INT(call_text(client, "stuck", 0), -EINTR);
+    CHECK_INT(asked.count, 3);
+    asked.uses = NULL;
+    plait_client_close(client);
+    close_stage(&stage);
+}
+
+TEST(a_follower_is_asked_as_the_leader_is)
+{
+    struct asked asked = { .stop_at = 1000000 };
+    struct stage stage;
+    open_stage(&stage, "", true, echo_one, NULL);
+    plait_client *client = open_interruptible(stage.url, &asked, 0);
+    struct caller callers[2];
+    for (int i = 0; i < 2; i++) {
+        callers[i] = (struct caller){ .client = client, .text = "stuck" };
+        CHECK_INT(pthread_create(&callers[i].thread, NULL, call_once_in_thread, &callers[i]), 0);
+    }
+    asked.stop_at = 4;
+    for (int i = 0; i < 2; i++) {
+        CHECK_INT(pthread_join(callers[i].thread, NULL), 0);
+        CHECK_INT(callers[i].result, -EINTR);
+    }
+    plait_client_close(client);
+    close_stage(&stage);
+}
+
+TEST(waiting_for_an_absent_name_can_be_interrupted)
+{
+    struct asked asked = { .stop_at = 3 };
+    CHECK(open_interruptible("absent", &asked, -EINTR) == NULL);
+    CHECK_INT(asked.count, 3);
+}
+
+static void accept_and_say_nothing(struct stage *stage)
+{
+    char byte;
+    int fd = accept_socket(stage);
+    while (read(fd, &byte, 1) != 0) (void)wait_for(fd, POLLIN);
+    close(fd);
+}
+
+TEST(waiting_for_a_hello_can_be_interrupted)
+{
+    struct asked asked = { .stop_at = 3 };
+    struct stage stage;
+    open_stage(&stage, "", true, accept_and_say_nothing, NULL);
+    CHECK(open_interruptible(stage.url, &asked, -EINTR) == NULL);
+    close_stage(&stage);
+}

@@ -32,7 +32,7 @@ struct stage {
     void (*play)(struct stage *stage);
     void *context;
     uint64_t instance; /* as the hello says them */
-    uint32_t concurrency;
+    uint32_t concurrency, outstanding;
 };
 
 /* The server's end of one connection: a transport (plait) or a bare socket. */
@@ -53,7 +53,9 @@ __attribute__((unused)) static void open_stage(struct stage *stage, const char *
 {
     struct pl_url url;
     char text[1200];
-    *stage = (struct stage){ .shm = shm, .play = play, .context = context, .instance = 4711, .concurrency = 1 };
+    *stage = (struct stage){
+        .shm = shm, .play = play, .context = context, .instance = 4711, .concurrency = 1, .outstanding = 1000
+    };
     snprintf(stage->url, sizeof(stage->url), "unix://%s/stage%s", test_directory(), options);
     CHECK_INT(pl_url_parse(&url, stage->url), 0);
     CHECK_INT(pl_socket_listen(&url, &stage->listener, text, sizeof(text)), 0);
@@ -88,7 +90,7 @@ __attribute__((unused)) static void accept_client(struct stage *stage, struct ac
     struct pl_hello_client hello;
     struct pl_terms terms = { .instance = stage->instance,
                               .max_message = PLAIT_MESSAGE_MAX,
-                              .outstanding = 1000,
+                              .outstanding = stage->outstanding,
                               .concurrency = stage->concurrency,
                               .methods = table,
                               .methods_size = sizeof(table),

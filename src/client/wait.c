@@ -90,7 +90,7 @@ static bool spin(struct plait_client *client, const struct looker *looker, uint6
 
 static uint64_t until(struct plait_client *client, struct pl_deadline *deadline)
 {
-    uint64_t ns = pl_deadline_ns(deadline);
+    uint64_t ns = pl_interrupt_slice(&client->interrupt, pl_deadline_ns(deadline));
     if (client->async_count && client->next_deadline < ns) ns = client->next_deadline;
     return ns;
 }
@@ -155,6 +155,10 @@ static int lead_round(struct plait_client *client, struct pl_deadline *deadline)
             uint64_t most = pl_ticks_of_ns((uint64_t)deadline->timeout_ms * 1000000);
             if (budget > most) budget = most;
         }
+        if (client->interrupt.asked) {
+            uint64_t most = pl_ticks_of_ns((uint64_t)PL_INTERRUPT_MS * 1000000);
+            if (budget > most) budget = most;
+        }
         client->asleep = true;
         pthread_mutex_unlock(&client->lock);
         bool found = spin(client, &looker, start, budget, how);
@@ -190,22 +194,33 @@ static int lead_round(struct plait_client *client, struct pl_deadline *deadline)
 static int follow(struct plait_client *client, struct pl_call *call, struct pl_deadline *deadline)
 {
     struct pl_waiter own = { .woken = 0, .for_room = call == NULL };
-    uint64_t ns = pl_deadline_ns(deadline);
+    uint64_t ns = pl_deadline_ns(deadline), slice = pl_interrupt_slice(&client->interrupt, ns);
     pl_list_append(&client->waiters, &own.link);
     if (call) call->waiter = &own;
     pthread_mutex_unlock(&client->lock);
-    int r = pl_futex_wait(&own.woken, 0, ns);
+    int r = pl_futex_wait(&own.woken, 0, slice);
     (void)atomic_load_explicit(&own.woken, memory_order_acquire); /* A_WAIT1: pairs with R_WAIT1 */
     pthread_mutex_lock(&client->lock);
     if (call) call->waiter = NULL;
     pl_list_remove(&own.link);
-    return r == -ETIMEDOUT ? r : 0;
+    return r == -ETIMEDOUT && slice == ns ? r : 0;
+}
+
+int pl_client_ask(struct plait_client *client)
+{
+    if (client->interrupt.asked == NULL) return 0;
+    hand_on(client);
+    pthread_mutex_unlock(&client->lock);
+    int r = pl_interrupt_ask(&client->interrupt);
+    pthread_mutex_lock(&client->lock);
+    return r;
 }
 
 int pl_client_wait(struct plait_client *client, struct pl_call *call, struct pl_deadline *deadline)
 {
     int r = 0, rounds = 0;
     bool first = true;
+    uint64_t asked = 0, often = 0;
     while (r == 0 && (call != NULL ? !call->done : first)) {
         if (client->leading) {
             r = follow(client, call, deadline);
@@ -219,6 +234,13 @@ int pl_client_wait(struct plait_client *client, struct pl_call *call, struct pl_
                 r = -ETIMEDOUT;
         }
         first = false;
+        if (client->interrupt.asked == NULL || r < 0 || (call != NULL && call->done)) continue;
+        /* Spinning included, and while replies for others keep coming. */
+        uint64_t now = pl_ticks();
+        if (often == 0) often = pl_ticks_of_ns((uint64_t)PL_INTERRUPT_MS * 1000000);
+        if (asked != 0 && now - asked < often) continue;
+        asked = now;
+        r = pl_client_ask(client);
     }
     if (call != NULL && call->done) r = 0;
     hand_on(client);

@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/fd.h"
+#include "base/interrupt.h"
 #include "shm/channel.h"
 #include "shm/doorbell.h"
 #include "wire/name.h"
@@ -15,6 +16,7 @@
 #include <unistd.h>
 
 enum { FD_CHANNEL, FD_CLIENT_BELL, FD_SERVER_BELL, FD_LOAD, FD_COUNT };
+enum { HELLO_SOON_MS = 5 }; /* a living server answers sooner: who must not wait long waits so long */
 
 /* ---- server ---- */
 
@@ -150,10 +152,12 @@ static int receive_exactly(int socket, void *memory, size_t size, uint64_t deadl
         size_t count = PL_FDS_MAX - incoming->count;
         ssize_t n = pl_fd_receive(socket, (uint8_t *)memory + got, size - got, fds, &count);
         if (n == -EAGAIN) {
-            struct pollfd poller = { .fd = socket, .events = POLLIN };
-            n = poll(&poller, 1, pl_clock_poll_ms(deadline_ns));
+            n = pl_interrupt_poll(socket, POLLIN, deadline_ns, HELLO_SOON_MS);
+            if (n == -EINTR) return -EINTR;
             if (n == 0)
-                return pl_error(-ETIMEDOUT, "no answer to the hello in time (is it a plait server? is it stopped?)");
+                return pl_error(
+                    -ETIMEDOUT,
+                    "no answer to the hello in time (is it a plait server? is it stopped, or out of descriptors?)");
             continue;
         }
         if (n < 0) return (int)n == -EPROTO ? -EPROTO : pl_error((int)n, "hello: %s", pl_error_word((int)n));

@@ -218,8 +218,7 @@ static void on_connection(struct pl_source *source, uint32_t events)
         int r = pl_socket_accept(source->fd, &socket, &peer);
         if (r == PL_SOCKET_NONE) return;
         if (r < 0) {
-            pl_log(PLAIT_LOG_ERROR, "%s: %s (raise the descriptor limit, ulimit -n; others are served meanwhile)",
-                   listener->server->name, pl_error_text());
+            pl_log(PLAIT_LOG_ERROR, "%s: %s: others are served meanwhile", listener->server->name, pl_error_text());
             pause_accepting(listener->server);
             return;
         }

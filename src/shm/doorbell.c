@@ -17,9 +17,7 @@
 int pl_doorbell_create(int *ret_fd)
 {
     int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (fd < 0)
-        return pl_error(-errno, "eventfd for a doorbell: %s%s", pl_error_word(errno),
-                        errno == EMFILE ? " (raise the descriptor limit: ulimit -n)" : "");
+    if (fd < 0) return pl_error(-errno, "eventfd for a doorbell: %s", pl_error_word(errno));
     *ret_fd = fd;
     return 0;
 }

@@ -26,9 +26,7 @@ int pl_memfd_create(const char *name, uint64_t size, int *ret_fd)
     PL_AUTO_CLOSE int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL);
     /* Kernels before 6.3 don't know NOEXEC_SEAL; nothing depends on it. */
     if (fd < 0 && errno == EINVAL) fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    if (fd < 0)
-        return pl_error(-errno, "memfd_create of shared memory: %s%s", pl_error_word(errno),
-                        errno == EMFILE ? " (raise the descriptor limit: ulimit -n)" : "");
+    if (fd < 0) return pl_error(-errno, "memfd_create of shared memory: %s", pl_error_word(errno));
     /* 0600: no other uid reopens it through /proc. */
     if (ftruncate(fd, (off_t)size) != 0 || fchmod(fd, 0600) != 0)
         return pl_error(-errno, "shared memory of %llu bytes: %s", (unsigned long long)size, pl_error_word(errno));

@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/fd.h"
+#include "base/interrupt.h"
 
 #include <errno.h>
 #include <netinet/in.h>
@@ -36,9 +37,7 @@ static int type_of(const struct pl_url *url)
 static int open_socket(int family, int type, int *ret_fd)
 {
     int fd = socket(family, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0)
-        return pl_error(-errno, "no socket: %s%s", pl_error_word(errno),
-                        errno == EMFILE ? " (raise the descriptor limit, ulimit -n)" : "");
+    if (fd < 0) return pl_error(-errno, "no socket: %s", pl_error_word(errno));
     *ret_fd = fd;
     return 0;
 }
@@ -152,17 +151,12 @@ int pl_socket_accept(int listener, int *ret_fd, struct pl_address *ret_peer)
 
 static int wait_connected(int fd, uint64_t deadline_ns)
 {
-    for (;;) {
-        struct pollfd poller = { .fd = fd, .events = POLLOUT };
-        int n = poll(&poller, 1, pl_clock_poll_ms(deadline_ns));
-        if (n == 0) return -ETIMEDOUT;
-        if (n < 0 && errno != EINTR) return -errno;
-        if (n < 0) continue;
-        int error = 0;
-        socklen_t size = sizeof(error);
-        if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) < 0) return -errno;
-        return -error;
-    }
+    int n = pl_interrupt_poll(fd, POLLOUT, deadline_ns, 0);
+    if (n <= 0) return n == 0 ? -ETIMEDOUT : n;
+    int error = 0;
+    socklen_t size = sizeof(error);
+    if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) < 0) return -errno;
+    return -error;
 }
 
 /* TCP and UDP on one machine can connect a socket to itself: its ephemeral port may be the very one that it calls while
@@ -189,8 +183,9 @@ static int connect_one(const struct pl_address *address, int type, const char *w
         if (r != -EAGAIN) break;
         /* A Unix listener's backlog is full, and poll would say ready at once: by timer. */
         if (pl_clock_ns() >= deadline_ns) break;
-        (void)poll(NULL, 0, 1);
+        if (pl_interrupt_poll(-1, 0, pl_clock_deadline(1, 1), 0) == -EINTR) return -EINTR;
     }
+    if (r == -EINTR) return r; /* with its text */
     if (r == -EAGAIN) r = -ETIMEDOUT;
     if (r < 0)
         return pl_error(r, "cannot connect to %s: %s%s", where, pl_error_word(r),
@@ -218,6 +213,7 @@ int pl_socket_connect(const struct pl_url *url, uint64_t deadline_ns, int *ret_f
             if (url->scheme == PL_SCHEME_TCP) pl_socket_tune(*ret_fd);
             return 0;
         }
+        if (r == -EINTR) break;
     }
     return r;
 }

@@ -1,6 +1,7 @@
 """plait serve: what it prints, what it runs, what it kills, and how it ends."""
 
 import os
+import resource
 import signal
 import socket
 import threading
@@ -92,6 +93,23 @@ class Refusing(Case):
         result = self.plait("serve", "x", "--echo")
         self.assertNotEqual(result.status, OK)
         self.assertIn(self.runtime, result.err)
+        os.unlink(self.runtime)
+        self.environment["PLAIT_DIR"] = os.path.join(self.runtime, "deep")
+        self.check_error(self.plait("serve", "x", "--echo"), FAILED, self.runtime, "make it")
+
+    def test_too_few_descriptors_are_told_with_what_to_do(self):
+        for limit in range(4, 30):
+            process = self.start("serve", "few", "--echo",
+                                 preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit)))
+            if process.stdout.readline().startswith(b"serving"):
+                process.kill()
+                process.communicate()
+                return
+            _, errors = process.communicate(timeout=PATIENCE)
+            with self.subTest(limit):
+                self.assertEqual(process.returncode, FAILED)
+                self.assertIn("ulimit -n", errors.decode())
+        self.fail("no limit was enough")
 
 
 class Running(Case):

@@ -43,7 +43,8 @@ class Outside:
         keep = {name: os.environ[name] for name in ("HOME", "LANG", "TMPDIR") if name in os.environ}
         self.environment = dict(keep, PATH=f"{self.prefix}/bin:/usr/bin:/bin", LC_ALL="C.UTF-8",
                                 PKG_CONFIG_PATH=f"{self.prefix}/lib/pkgconfig",
-                                LD_LIBRARY_PATH=f"{self.prefix}/lib", CMAKE_PREFIX_PATH=str(self.prefix),
+                                LD_LIBRARY_PATH=f"{self.prefix}/lib", PYTHONPATH=f"{self.prefix}/lib/python3.11/site-packages",
+                                CMAKE_PREFIX_PATH=str(self.prefix),
                                 XDG_RUNTIME_DIR=str(run))
         self.server = None
         # The prefix is spelled with --prefix and without DESTDIR, as a user would.

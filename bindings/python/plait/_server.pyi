@@ -1,0 +1,47 @@
+from collections.abc import Callable, Iterable, Mapping
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from . import _plait
+from ._plait import Request
+
+_Handler = Callable[[Request], _plait._Answer]
+_H = TypeVar("_H", bound=Callable[[Request], _plait._Answer])
+
+IDLE: float
+
+class Server(_plait.Server):
+    def __init__(
+        self,
+        name: str,
+        threads: int = 1,
+        *,
+        exclusive: bool = False,
+        allow: str | None = None,
+        max_message: int = 0,
+        inbound_bytes: int = 0,
+        outstanding: int = 0,
+        spin_us: int = 0,
+    ) -> None: ...
+    def method(self, name: str = "") -> Callable[[_H], _H]: ...
+    def run(self) -> None: ...
+    def stop(self, grace: float | None = 5.0) -> None: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None: ...
+    def __del__(self) -> None: ...
+
+def serve(
+    name: str,
+    handlers: _Handler | Mapping[str, _Handler],
+    threads: int = 1,
+    *,
+    listen: str | Iterable[str] = (),
+    exclusive: bool = False,
+    allow: str | None = None,
+    max_message: int = 0,
+    inbound_bytes: int = 0,
+    outstanding: int = 0,
+    spin_us: int = 0,
+) -> None: ...

@@ -1,0 +1,94 @@
+"""What the tests of the package share: a runtime directory of one's own, and other processes that run a few lines."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import unittest
+
+import plait
+
+PATIENCE = 60  # seconds for anything; the machine may be busy
+SOURCE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+
+class Case(unittest.TestCase):
+    def setUp(self):
+        self.directory = tempfile.mkdtemp(prefix="plait-python-")
+        self.addCleanup(shutil.rmtree, self.directory, ignore_errors=True)
+        os.environ["PLAIT_DIR"] = self.directory
+        self.gates = []
+        self.addCleanup(os.environ.pop, "PLAIT_DIR", None)
+
+    def server(self, handlers, **options):
+        server = plait.Server("test", **options)
+        self.addCleanup(server.close)
+        self.addCleanup(lambda: [gate.set() for gate in self.gates])  # first: handlers wait at them
+        for method, handler in handlers.items():
+            server.handle(method, handler)
+        server.start()
+        return server
+
+    def gate(self):
+        self.gates.append(threading.Event())
+        return self.gates[-1]
+
+    def connect(self, target="test", **options):
+        client = plait.connect(target, **options)
+        self.addCleanup(client.close)
+        return client
+
+    def script(self, text, python=sys.executable, **options):
+        """Another interpreter that runs TEXT and has said "ready"."""
+        process = subprocess.Popen([python, "-c", text], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                   text=True, **options)
+
+        def end():
+            if process.poll() is None:
+                process.send_signal(signal.SIGCONT)
+                process.kill()
+            process.communicate()
+
+        self.addCleanup(end)
+        line = b""  # byte by byte: what follows is for communicate()
+        while not line.endswith(b"\n") and (byte := os.read(process.stdout.fileno(), 1)):
+            line += byte
+        if line != b"ready\n":
+            raise AssertionError(line.decode() + process.stderr.read())
+        return process
+
+    def interrupted(self, function, *arguments, **options):
+        """FUNCTION waits; Ctrl-C comes while it does. The seconds until KeyboardInterrupt was raised."""
+        sent = []
+
+        def kick():
+            wait_until_main_sleeps()
+            sent.append(time.monotonic())
+            os.kill(os.getpid(), signal.SIGINT)
+
+        thread = threading.Thread(target=kick)
+        try:
+            thread.start()
+            function(*arguments, **options)
+        except KeyboardInterrupt:
+            return time.monotonic() - sent[0]
+        finally:
+            thread.join()
+        raise AssertionError("it was not interrupted")
+
+
+def wait_until_main_sleeps():
+    """The main thread has given the GIL away and sleeps in the kernel: three looks in a row."""
+    pid, looks = os.getpid(), 0
+    limit = time.monotonic() + PATIENCE
+    while looks < 3:
+        with open(f"/proc/{pid}/task/{pid}/stat") as file:
+            asleep = file.read().rsplit(")", 1)[1].split()[0] == "S"
+        looks = looks + 1 if asleep else 0
+        if time.monotonic() > limit:
+            raise AssertionError("the main thread never slept")
+        time.sleep(0.01)

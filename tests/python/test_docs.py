@@ -1,0 +1,44 @@
+"""Every block of docs/python.md is run as its readers would run it, beside the server that the page begins with."""
+
+import os
+import re
+import subprocess
+import sys
+
+from support import Case, PATIENCE, SOURCE, plait
+
+PAGE = os.path.join(SOURCE, "docs", "python.md")
+EXAMPLES = os.path.join(SOURCE, "examples")
+
+
+class Docs(Case):
+    def run_python(self, *arguments):
+        done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=PATIENCE)
+        self.assertEqual((done.returncode, done.stderr), (0, ""), arguments[-1])
+        return done.stdout
+
+    def test_every_block_does_what_its_comments_say(self):
+        with open(PAGE) as page:
+            blocks = re.findall(r"^```python ?(\w*)\n(.*?)^```$", page.read(), re.M | re.S)
+        self.assertGreaterEqual(len(blocks), 5)
+        server = next(text for kind, text in blocks if kind == "server")
+        process = self.script("print('ready', flush=True)\n" + server)
+        with plait.connect("greeter", connect_timeout=PATIENCE) as client:
+            client.call("greet", "up?")
+        for kind, text in blocks:
+            if kind != "server":
+                said = self.run_python("-c", text)
+                for expected in re.findall(r"print\(.*\)\s+# (.+)$", text, re.M):
+                    self.assertIn(expected, said)
+        process.terminate()
+        out, err = process.communicate(timeout=PATIENCE)
+        self.assertEqual((process.returncode, err), (0, ""))
+
+    def test_the_examples_call_each_other(self):
+        process = subprocess.Popen([sys.executable, os.path.join(EXAMPLES, "server.py"), "echo"])
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        said = self.run_python(os.path.join(EXAMPLES, "client_plait.py"), "echo", "hello")
+        self.assertRegex(said, r"^hello \(shm, median of 100 round trips: [0-9.]+ us\)\n$")
+        process.terminate()
+        self.assertEqual(process.wait(PATIENCE), 0)
