@@ -1,0 +1,34 @@
+"""A main thread and two workers: who they are, seen from inside and from outside."""
+import os
+import subprocess
+import threading
+
+met = threading.Barrier(3)
+
+
+def tell(who):
+    print(f"{who}: ident {threading.get_ident():#x}, native id {threading.get_native_id()}", flush=True)
+
+
+def work(who, previous):
+    previous.wait()                                     # so that they speak in turn
+    tell(who)
+    turns[who].set()
+    met.wait()                                          # both are here, and the main thread may look
+    met.wait()                                          # until it has
+
+
+turns = {name: threading.Event() for name in ("main", "first", "second")}
+workers = [threading.Thread(target=work, args=("first", turns["main"]), name="first"),
+           threading.Thread(target=work, args=("second", turns["first"]), name="second")]
+for worker in workers:
+    worker.start()
+tell("main")
+print("the main thread's native id is the process's id:", threading.get_native_id() == os.getpid())
+turns["main"].set()
+met.wait()
+print("from outside:", len(os.listdir("/proc/self/task")), "threads", flush=True)
+met.wait()
+for worker in workers:
+    worker.join()
+print("joined:", len(os.listdir("/proc/self/task")), "thread")
