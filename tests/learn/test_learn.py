@@ -120,7 +120,10 @@ def session(shell, block, write):
 def lacking(text):
     """Which module that the page says it needs isn't there."""
     for module in re.findall(r"^<!-- needs: python (\w+) -->$", text, re.M):
-        if subprocess.run(["/usr/bin/python3", "-c", f"import {module}"], stderr=subprocess.DEVNULL).returncode:
+        environment = {**os.environ, "PYTHONPATH": str(BUILD / "bindings" / "python"),
+                       "LD_LIBRARY_PATH": str(BUILD / "src")}
+        if subprocess.run(["/usr/bin/python3", "-c", f"import {module}"], stderr=subprocess.DEVNULL,
+                          env=environment).returncode:
             return f"python3 has no {module}"
     return ""
 
