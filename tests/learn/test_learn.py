@@ -3,7 +3,7 @@
 
 A page is a shell session. Each ```console block's lines that begin with "$ " are typed into one shell that starts in a
 copy of the page's folder under examples/learn; what comes back must be what stands below them, up to what differs from run
-to run: process and thread ids, ports, addresses in memory, and whatever has a unit of time, speed or memory. A line "..."
+to run: process and thread ids, ports, addresses in memory, numbers of JSON, plots of blocks, and whatever has a unit of time, speed or memory. A line "..."
 stands for any lines.
 A code block behind <!-- file: NAME --> is that file of the folder. --write puts files and outputs into the page.
 
@@ -31,6 +31,8 @@ VARIES = [(re.compile(pattern), word) for pattern, word in (
     (r"\b(pid|ports?|tid|id|ident|native)([ =:]+)\d+", r"\1\2N"),
     (r"(127\.0\.0\.\d+|\[::1\]|0\.0\.0\.0|\*)(:| +)\d+", r"\1:N"),
     (r"\b\d[\d,]*(\.\d+)? ?(ns|µs|us|ms|s|%|MB|KiB|MiB|GiB|kB/s|/s|x|times)(?![\w])", r"N \2"),
+    (r"(\":|^(?:real|user|sys) )\d+(\.\d+)?", r"\1N"),
+    (r"[▁▂▃▄▅▆▇█]+", ""),
     (r" +", " "),
 )]
 
