@@ -67,8 +67,7 @@ static void on_grace_over(struct pl_timer *timer)
     pl_list_each(item, &reactor->sessions) pl_session_end(pl_container_of(item, struct pl_session, link));
 }
 
-__attribute__((cold)) int pl_reactor_init(struct pl_reactor *reactor, struct plait_server *server, unsigned index,
-                                          int64_t spin_us)
+__attribute__((cold)) void pl_reactor_prepare(struct pl_reactor *reactor, struct plait_server *server, unsigned index)
 {
     reactor->server = server;
     reactor->index = index;
@@ -80,6 +79,11 @@ __attribute__((cold)) int pl_reactor_init(struct pl_reactor *reactor, struct pla
     pl_list_init(&reactor->ended);
     pl_list_init(&reactor->inbox);
     pthread_mutex_init(&reactor->inbox_lock, NULL);
+    reactor->loop.epoll_fd = reactor->wake.source.fd = reactor->alarm.source.fd = -1;
+}
+
+__attribute__((cold)) int pl_reactor_init(struct pl_reactor *reactor, int64_t spin_us)
+{
     pl_spin_init(&reactor->spin, spin_us);
     int r = pl_loop_init(&reactor->loop, PL_LOOP_EVENTS);
     return r < 0 ? r : pl_wake_init(&reactor->wake, &reactor->loop, on_wake);
@@ -95,7 +99,6 @@ static void let_go_of_ended(struct pl_reactor *reactor)
 __attribute__((cold)) void pl_reactor_deinit(struct pl_reactor *reactor)
 {
     struct pl_list *item;
-    if (reactor->server == NULL) return;
     pl_list_each(session, &reactor->sessions) pl_session_end(pl_container_of(session, struct pl_session, link));
     while ((item = pl_list_take(&reactor->inbox)) != NULL) {
         struct pl_session *session = pl_container_of(item, struct pl_session, knock);

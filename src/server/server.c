@@ -24,6 +24,7 @@ static int check_usable(const struct plait_server *server)
     return 0;
 }
 
+/* The fork may have come while another thread opened or closed this server. */
 static void on_fork(struct pl_fork_hook *hook)
 {
     struct plait_server *server = pl_container_of(hook, struct plait_server, fork_hook);
@@ -31,7 +32,8 @@ static void on_fork(struct pl_fork_hook *hook)
     pl_claim_forked(&server->claim);
     for (unsigned i = server->name_listeners; i < server->listener_count; i++)
         pl_close(&server->listeners[i]->source.fd);
-    for (unsigned i = 0; i < server->thread_count; i++) {
+    atomic_signal_fence(memory_order_seq_cst); /* F_FORK2: pairs with F_FORK1 */
+    for (unsigned i = 0; server->reactors != NULL && i < server->thread_count; i++) {
         struct pl_reactor *reactor = &server->reactors[i];
         pl_list_each(item, &reactor->sessions)
             pl_connection_forked(&pl_container_of(item, struct pl_session, link)->connection);
@@ -70,6 +72,17 @@ static int apply_options(struct plait_server *server, const plait_server_options
     return pl_allow_parse(&server->allow, options->allow);
 }
 
+static int add_reactors(struct plait_server *server)
+{
+    struct pl_reactor *reactors = calloc(server->thread_count, sizeof(*reactors));
+    if (reactors == NULL) return pl_error(-ENOMEM, "no memory for %u reactors", server->thread_count);
+    for (unsigned i = 0; i < server->thread_count; i++) pl_reactor_prepare(&reactors[i], server, i);
+    /* F_FORK1: pairs with F_FORK2 in on_fork, which finds them prepared or not at all */
+    atomic_signal_fence(memory_order_seq_cst);
+    server->reactors = reactors;
+    return 0;
+}
+
 static int add_name_listeners(struct plait_server *server)
 {
     for (int i = 0; i < 2; i++) {
@@ -105,12 +118,11 @@ int plait_server_open(plait_server **ret_server, const char *name, const plait_s
     if (r == 0) r = apply_options(server, &known);
     if (r == 0) {
         strcpy(server->name, name);
-        server->reactors = calloc(server->thread_count, sizeof(*server->reactors));
-        if (server->reactors == NULL) r = pl_error(-ENOMEM, "no memory for %u reactors", server->thread_count);
+        r = add_reactors(server);
     }
     if (r == 0) r = pl_load_create(&server->load, &server->load_fd);
     for (unsigned i = 0; r == 0 && i < server->thread_count; i++)
-        r = pl_reactor_init(&server->reactors[i], server, i, known.spin_us);
+        r = pl_reactor_init(&server->reactors[i], known.spin_us);
     if (r == 0) r = pl_claim_open(&server->claim, name, known.exclusive != 0, &server->allow);
     if (r == 0) r = add_name_listeners(server);
     if (r < 0) {

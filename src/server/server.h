@@ -189,7 +189,8 @@ void pl_listener_stop(struct plait_server *server);            /* closes them; g
 void pl_listener_free_descriptor(struct plait_server *server); /* one became free: listen again */
 
 /* ---- reactor.c ---- */
-int pl_reactor_init(struct pl_reactor *reactor, struct plait_server *server, unsigned index, int64_t spin_us);
+void pl_reactor_prepare(struct pl_reactor *reactor, struct plait_server *server, unsigned index); /* may be deinited */
+int pl_reactor_init(struct pl_reactor *reactor, int64_t spin_us);
 void pl_reactor_deinit(struct pl_reactor *reactor);
 /* One round: serves, spins, waits until DEADLINE. -errno. */
 int pl_reactor_round(struct pl_reactor *reactor, uint64_t deadline_ns);

@@ -119,7 +119,7 @@ struct column {
     void (*close)(void *client);
 };
 
-extern const struct column column_c, column_cpp, column_command, column_socket, column_plain;
+extern const struct column column_c, column_cpp, column_python, column_command, column_socket, column_plain;
 
 /* ---- behaviours ---- */
 

@@ -22,6 +22,9 @@ static const struct column *const columns[] = {
 #ifdef CONFORMANCE_CPP /* a compiler for it was there */
     &column_cpp,
 #endif
+#ifdef CONFORMANCE_PYTHON /* the package was built */
+    &column_python,
+#endif
     &column_command, &column_socket, &column_plain,
 };
 

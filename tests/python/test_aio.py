@@ -395,7 +395,15 @@ class Aio(Case):
 
         self.run_async(body())
 
-    def test_a_thousand_messages_that_do_not_fit_at_once(self):
+    def test_a_thousand_messages_that_do_not_fit_at_once_take_no_thread(self):
+        start = threading.Thread.start
+
+        def refuse(thread):
+            raise AssertionError("a thread was started")
+
+        threading.Thread.start = refuse
+        self.addCleanup(setattr, threading.Thread, "start", start)
+
         async def body():
             server = plait.aio.Server("test")
             total = 0

@@ -42,3 +42,33 @@ class Docs(Case):
         self.assertRegex(said, r"^hello \(shm, median of 100 round trips: [0-9.]+ us\)\n$")
         process.terminate()
         self.assertEqual(process.wait(PATIENCE), 0)
+
+    def serve(self, *command):
+        process = subprocess.Popen(command)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        return process
+
+    def example(self, name):
+        path = os.path.join(os.environ["PLAIT_EXAMPLES"], name)
+        if not os.path.exists(path):
+            self.skipTest(f"{name} was not built: there is no C++ compiler")
+        return path
+
+    def test_a_server_in_cpp_is_called_from_python(self):
+        apart = ["unshare", "-rn"]  # its TCP port is fixed, and here it has one of its own
+        alone = subprocess.run([*apart, "true"], capture_output=True).returncode == 0
+        self.serve(*(apart if alone else []), self.example("hello-server-cpp"))
+        with plait.connect("greeter", connect_timeout=PATIENCE) as client:
+            self.assertEqual(client.call("greet", "Ada").text, "hello, Ada")
+
+    def test_a_server_in_python_is_called_from_cpp(self):
+        process = self.serve(sys.executable, os.path.join(EXAMPLES, "server.py"), "echo")
+        with plait.connect("echo", connect_timeout=PATIENCE):
+            pass
+        said = subprocess.run([self.example("echo-client-cpp"), "echo", "from C++"], capture_output=True, text=True,
+                              timeout=PATIENCE)
+        self.assertEqual((said.returncode, said.stderr), (0, ""))
+        self.assertIn("from C++", said.stdout)
+        process.terminate()
+        self.assertEqual(process.wait(PATIENCE), 0)

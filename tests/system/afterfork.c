@@ -2,7 +2,10 @@
 #include "system/system.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -84,6 +87,66 @@ TEST(a_client_belongs_to_the_process_that_opened_it)
 TEST(a_client_knows_of_forks_that_nobody_tells)
 {
     check_client_fork("plain", raw_fork, false);
+}
+
+static _Atomic int churning;
+
+static void echo(plait_request *request, void *context)
+{
+    plait_bytes body = plait_request_body(request);
+    (void)context;
+    plait_request_reply(request, body.data, body.size);
+}
+
+/* Opens, uses and closes servers and clients all the time. */
+static void *churn(void *context)
+{
+    (void)context;
+    while (churning) {
+        plait_server_options options = PLAIT_SERVER_OPTIONS_INIT;
+        plait_server *server = NULL;
+        options.threads = 4;
+        CHECK_INT(plait_server_open(&server, "churned", &options), 0);
+        CHECK_INT(plait_server_handle(server, "", echo, NULL), 0);
+        CHECK_INT(plait_server_listen(server, "tcp://127.0.0.1:0"), 0);
+        CHECK_INT(plait_server_start(server), 0);
+        plait_client *client = open_client("plain", NULL);
+        plait_client_close(client);
+        plait_server_close(server);
+    }
+    return NULL;
+}
+
+TEST(a_fork_amid_another_threads_work_harms_neither_side)
+{
+    enum { FORKS = 400 };
+    struct board *board = board_new();
+    struct started server = serve(board, &plain);
+    plait_client *client = open_client("plain", NULL);
+    pthread_t threads[2];
+    churning = 1;
+    for (int i = 0; i < 2; i++) CHECK_INT(pthread_create(&threads[i], NULL, churn, NULL), 0);
+    for (int i = 0; i < FORKS; i++) {
+        pid_t child = fork();
+        CHECK(child >= 0);
+        if (child == 0) {
+            CHECK(fcntl(STDIN_FILENO, F_GETFD) >= 0); /* what would be closed by mistake is 0 */
+            CHECK_CHILD(plait_client_call(client, "", "12345678", 8, NULL, NULL));
+            if (i % 20 == 0) {
+                plait_client *own = open_client("plain", NULL);
+                CHECK_INT(checked_call(board, own, 64, 0, 0), 0);
+                plait_client_close(own);
+            }
+            _exit(0);
+        }
+        CHECK_INT(test_wait_child(child), 0);
+    }
+    churning = 0;
+    for (int i = 0; i < 2; i++) CHECK_INT(pthread_join(threads[i], NULL), 0);
+    CHECK_INT(checked_call(board, client, 64, 0, 0), 0);
+    plait_client_close(client);
+    end_server(&server);
+    board_free(board);
 }
 
 static void on_forking(plait_request *request, void *context)

@@ -7,6 +7,7 @@ A client belongs to the loop that it was connected in, a server to the loop that
 """
 
 import asyncio
+import builtins
 import contextlib
 import contextvars
 import errno
@@ -21,6 +22,7 @@ from . import _failure, _plait
 __all__ = ["Client", "Server", "connect"]
 
 _AGAIN, _SLOWEST = 0.005, 0.04  # seconds before what would have had to wait is tried again: first, at last
+_PATIENCE = 0.3  # seconds without any reply, after which a thread connects anew
 _SOON = 0.004  # seconds that an attempt takes only if somebody was there and didn't answer
 _trace = contextvars.ContextVar("plait_trace", default=0)  # of the handler that this task is in
 _OMITTED = object()
@@ -36,7 +38,9 @@ class Client:
         self._loop = asyncio.get_running_loop()
         self._thread = get_ident()
         self._fd = core._fd()
-        self._loop.add_reader(self._fd, core._dispatch)
+        self._turn = asyncio.Lock()  # of those that wait for room or a connection
+        self._moved = asyncio.Event()
+        self._loop.add_reader(self._fd, _dispatch, core._dispatch, self._moved.set)
 
     def _check(self):
         """As asyncio.get_running_loop() is self._loop, without the system call that this takes."""
@@ -73,23 +77,35 @@ class Client:
             raise
 
     async def _start_later(self, future, method, options):
-        """The server takes no more now, or is gone: tries again until the call's time is over."""
+        """The server takes no more now, or is gone: in turn, as soon as something moves, until the call's time is over."""
         timeout = options.get("timeout", self._timeout)
         end = None if timeout is None else time.monotonic() + timeout
-        pause = _AGAIN
+        try:
+            async with asyncio.timeout(timeout), self._turn:
+                return await self._start_in_turn(future, method, options, end)
+        except builtins.TimeoutError:
+            raise plait.TimeoutError(f"{self._core.target}: the call never left: no connection or no room in time "
+                                     f"(is the server running? is it stopped?)", errno.ETIMEDOUT) from None
+
+    async def _start_in_turn(self, future, method, options, end):
+        asked = time.monotonic()
         while True:
-            left = None if end is None else end - time.monotonic()
-            if left is not None and left <= 0:
-                raise plait.TimeoutError(f"{self._core.target}: the call never left: no connection or no room in time "
-                                         f"(is the server running? is it stopped?)", errno.ETIMEDOUT)
-            await asyncio.sleep(pause if left is None else min(pause, left))
-            pause = min(pause * 2, _SLOWEST)
+            if end is not None:
+                options["timeout"] = max(0.001, end - time.monotonic())
             number = self._start(future, method, **options)
             if number is not None:
                 return number
-            if pause == _SLOWEST:  # a server that takes its time to answer a hello, or one of this very loop
-                with contextlib.suppress(plait.Error):
-                    await _in_thread(self._loop, self._core.methods)
+            self._moved.clear()
+            try:
+                async with asyncio.timeout(_SLOWEST):
+                    await self._moved.wait()
+                asked = time.monotonic()
+            except builtins.TimeoutError:
+                if time.monotonic() - asked > _PATIENCE:
+                    # A server that takes its time to answer a hello, or one of this very loop.
+                    with contextlib.suppress(plait.Error):
+                        await _in_thread(self._loop, self._core.methods)
+                    asked = time.monotonic()
 
     async def send(self, method="", data=b"", **options):
         """One way; arguments and errors are those of plait.Client.send()."""
@@ -160,6 +176,11 @@ class Client:
 
     def __repr__(self):
         return repr(self._core).replace("plait.Client", "plait.aio.Client")
+
+
+def _dispatch(dispatch, moved):
+    if dispatch():
+        moved()
 
 
 def _close_from_afar(loop, fd, core):

@@ -91,6 +91,6 @@ int server_shutdown_all(void);
 bool server_dispatch_own(void); /* those that this thread's event loop serves; false: there is none */
 int peer_type_init(void);
 
-#define FASTCALL(function) (PyCFunction)(void (*)(void)) (function)
+#define FASTCALL(function) (PyCFunction)(void (*)(void))(function)
 
 #endif

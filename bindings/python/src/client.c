@@ -9,8 +9,7 @@
 #include <string.h>
 
 struct client {
-    PyObject_HEAD
-    plait_client *handle; /* NULL: closed */
+    PyObject_HEAD plait_client *handle; /* NULL: closed */
     PyObject *target;
     unsigned users; /* threads inside; under the GIL */
     bool closing;
@@ -225,12 +224,14 @@ static void on_end(int result, plait_reply *reply, void *context)
 {
     PyObject *future = context, *type, *value, *traceback, *done;
     PyErr_Fetch(&type, &value, &traceback);
-    PyObject *outcome = result == 0 ? reply_new(reply) : result == -EREMOTEIO ? error_of_reply(reply)
-                                                                             : error_new(result, plait_error_text());
+    PyObject *outcome = result == 0            ? reply_new(reply)
+                        : result == -EREMOTEIO ? error_of_reply(reply)
+                                               : error_new(result, plait_error_text());
     if (result < 0) plait_reply_free(reply);
     done = outcome ? PyObject_CallMethodObjArgs(future, names.done, NULL) : NULL;
     if (done == Py_False) {
-        PyObject *none = PyObject_CallMethodObjArgs(future, result == 0 ? names.set_result : names.set_exception, outcome, NULL);
+        PyObject *none =
+            PyObject_CallMethodObjArgs(future, result == 0 ? names.set_result : names.set_exception, outcome, NULL);
         Py_XDECREF(none);
     }
     Py_XDECREF(done);
@@ -254,9 +255,9 @@ static PyObject *client_start(struct client *self, PyObject *const *args, Py_ssi
     if (enter(self) == 0) {
         waiting_keep(&waiting, false);
         Py_INCREF(args[0]);
-        int r = plait_client_call_async(self->handle, arguments.method, arguments.body.data,
-                                        (size_t)arguments.body.size, arguments.plain ? NULL : &arguments.options,
-                                        on_end, args[0], &call);
+        int r =
+            plait_client_call_async(self->handle, arguments.method, arguments.body.data, (size_t)arguments.body.size,
+                                    arguments.plain ? NULL : &arguments.options, on_end, args[0], &call);
         waiting_kept(&waiting);
         if (r == 0) result = PyLong_FromUnsignedLongLong(call);
         else if (r == -EINTR) result = Py_NewRef(Py_None);
@@ -308,8 +309,8 @@ static int option_seconds(PyObject *value, int64_t *ret_ms, const char *what)
 
 static PyObject *client_new(PyTypeObject *type, PyObject *args, PyObject *named)
 {
-    static const char *const keywords[] = { "target",  "connect_timeout", "timeout", "peer", "max_message",
-                                            "spin_us", "_at_once",        NULL };
+    static const char *const keywords[] = { "target",      "connect_timeout", "timeout",  "peer",
+                                            "max_message", "spin_us",         "_at_once", NULL };
     PyObject *target, *connect_timeout = NULL, *timeout = NULL, *peer = Py_None;
     unsigned long long max_message = 0;
     long long spin_us = 0;
@@ -433,9 +434,11 @@ static PyMethodDef methods[] = {
       "send(method='', data=b'', *, json=..., timeout=..., ordered=False, trace=0) -> None\n\n"
       "One way: returns when the message is on its way; no answer comes and no error from afar.\n"
       "Arguments and errors are those of call()." },
-    { "methods", (PyCFunction)client_methods, METH_NOARGS, "methods() -> list[str]\n\nThe names of the server's methods." },
+    { "methods", (PyCFunction)client_methods, METH_NOARGS,
+      "methods() -> list[str]\n\nThe names of the server's methods." },
     { "close", (PyCFunction)client_close, METH_NOARGS,
-      "close() -> None\n\nEnds the connection; a second time does nothing. Calls that wait in other threads end with an\n"
+      "close() -> None\n\nEnds the connection; a second time does nothing. Calls that wait in other threads end with "
+      "an\n"
       "Error within 100 ms." },
     { "_start", FASTCALL(client_start), METH_FASTCALL | METH_KEYWORDS, NULL },
     { "_cancel", (PyCFunction)client_cancel, METH_O, NULL },
@@ -454,8 +457,9 @@ static PyGetSetDef getters[] = {
 };
 
 static PyType_Slot slots[] = {
-    { Py_tp_doc, (void *)"A connection to a service, made by plait.connect(). Threads may share it; a child of fork() may not.\n\n"
-                 "`with` closes it." },
+    { Py_tp_doc,
+      (void *)"A connection to a service, made by plait.connect(). Threads may share it; a child of fork() may not.\n\n"
+              "`with` closes it." },
     { Py_tp_new, client_new },
     { Py_tp_dealloc, client_dealloc },
     { Py_tp_methods, methods },

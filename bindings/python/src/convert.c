@@ -33,7 +33,8 @@ int body_take_json(struct body *body, PyObject *value)
     memset(body, 0, sizeof(*body));
     PyObject *dumps = json_function(&names.json_dumps, "dumps");
     PyObject *positional = dumps ? PyTuple_Pack(1, value) : NULL;
-    PyObject *named = positional ? Py_BuildValue("{s:O,s:O}", "ensure_ascii", Py_False, "separators", names.separators) : NULL;
+    PyObject *named =
+        positional ? Py_BuildValue("{s:O,s:O}", "ensure_ascii", Py_False, "separators", names.separators) : NULL;
     PyObject *text = named ? PyObject_Call(dumps, positional, named) : NULL;
     Py_XDECREF(positional);
     Py_XDECREF(named);

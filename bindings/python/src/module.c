@@ -182,11 +182,8 @@ static PyModuleDef_Slot module_slots[] = {
 };
 
 static struct PyModuleDef definition = {
-    PyModuleDef_HEAD_INIT,
-    .m_name = "_plait",
-    .m_doc = "The library behind the package plait.",
-    .m_methods = functions,
-    .m_slots = module_slots,
+    PyModuleDef_HEAD_INIT,  .m_name = "_plait",      .m_doc = "The library behind the package plait.",
+    .m_methods = functions, .m_slots = module_slots,
 };
 
 PyMODINIT_FUNC PyInit__plait(void);

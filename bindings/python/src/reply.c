@@ -2,8 +2,7 @@
 #include "binding.h"
 
 struct reply {
-    PyObject_HEAD
-    plait_reply *reply;
+    PyObject_HEAD plait_reply *reply;
 };
 
 PyObject *reply_new(plait_reply *reply)
@@ -56,7 +55,10 @@ static PyObject *reply_text(struct reply *self, void *unused)
 
 static const char *encoding_name(plait_encoding encoding)
 {
-    return encoding == PLAIT_UTF8 ? "text" : encoding == PLAIT_JSON ? "json" : encoding == PLAIT_ARRAY ? "array" : "bytes";
+    return encoding == PLAIT_UTF8    ? "text"
+           : encoding == PLAIT_JSON  ? "json"
+           : encoding == PLAIT_ARRAY ? "array"
+                                     : "bytes";
 }
 
 static PyObject *reply_encoding(struct reply *self, void *unused)
@@ -86,15 +88,16 @@ static PyMethodDef methods[] = {
 
 static PyGetSetDef getters[] = {
     { "text", (getter)reply_text, NULL, "str: the body as UTF-8. Raises UnicodeDecodeError if it isn't.", NULL },
-    { "encoding", (getter)reply_encoding, NULL,
-      "str: what the sender says it is: 'bytes', 'text', 'json' or 'array'.", NULL },
+    { "encoding", (getter)reply_encoding, NULL, "str: what the sender says it is: 'bytes', 'text', 'json' or 'array'.",
+      NULL },
     { NULL, NULL, NULL, NULL, NULL },
 };
 
 static PyType_Slot slots[] = {
-    { Py_tp_doc, (void *)"What a call brought: bytes(reply), reply.text, reply.json(), len(reply).\n\nmemoryview(reply) is a "
-                 "view of the body without a copy; it stays valid for as long as you keep it, also after the client "
-                 "is closed." },
+    { Py_tp_doc,
+      (void *)"What a call brought: bytes(reply), reply.text, reply.json(), len(reply).\n\nmemoryview(reply) is a "
+              "view of the body without a copy; it stays valid for as long as you keep it, also after the client "
+              "is closed." },
     { Py_tp_dealloc, reply_dealloc },
     { Py_tp_methods, methods },
     { Py_tp_getset, getters },

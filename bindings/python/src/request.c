@@ -6,8 +6,7 @@
 #include <string.h>
 
 struct request {
-    PyObject_HEAD
-    plait_request *request; /* NULL: over */
+    PyObject_HEAD plait_request *request; /* NULL: over */
     PyObject *body, *method, *peer;
     bool deferred;
 };
@@ -240,19 +239,24 @@ static PyMethodDef methods[] = {
 static PyGetSetDef getters[] = {
     { "body", (getter)request_body, NULL, "bytes: the message.", NULL },
     { "text", (getter)request_text, NULL, "str: the body as UTF-8. Raises UnicodeDecodeError if it isn't.", NULL },
-    { "encoding", (getter)request_encoding, NULL, "str: what the caller says it is: 'bytes', 'text', 'json', 'array'.", NULL },
+    { "encoding", (getter)request_encoding, NULL, "str: what the caller says it is: 'bytes', 'text', 'json', 'array'.",
+      NULL },
     { "method", (getter)request_method, NULL, "str: the method's name; '' if the caller named none.", NULL },
     { "peer", (getter)request_peer, NULL,
-      "Peer: pid (int, or None over the network), uid (likewise), transport ('shm', 'unix', 'tcp'), address (str).", NULL },
-    { "trace", (getter)request_trace, NULL, "int: the caller's trace number; calls made here inherit it. 0: none.", NULL },
-    { "time_left", (getter)request_time_left, NULL, "float: seconds until the caller gives up; None: it waits for ever.", NULL },
+      "Peer: pid (int, or None over the network), uid (likewise), transport ('shm', 'unix', 'tcp'), address (str).",
+      NULL },
+    { "trace", (getter)request_trace, NULL, "int: the caller's trace number; calls made here inherit it. 0: none.",
+      NULL },
+    { "time_left", (getter)request_time_left, NULL,
+      "float: seconds until the caller gives up; None: it waits for ever.", NULL },
     { "cancelled", (getter)request_cancelled, NULL, "bool: nobody waits for the answer any more.", NULL },
     { NULL, NULL, NULL, NULL, NULL },
 };
 
 static PyType_Slot slots[] = {
-    { Py_tp_doc, (void *)"A call, as its handler sees it. What it returns is the answer: bytes or anything with their buffer, str,\n"
-                 "dict or list (JSON), None (empty). What it raises reaches the caller as RemoteError." },
+    { Py_tp_doc, (void *)"A call, as its handler sees it. What it returns is the answer: bytes or anything with their "
+                         "buffer, str,\n"
+                         "dict or list (JSON), None (empty). What it raises reaches the caller as RemoteError." },
     { Py_tp_dealloc, request_dealloc },
     { Py_tp_methods, methods },
     { Py_tp_getset, getters },

@@ -19,8 +19,7 @@ struct handler {
 };
 
 struct server {
-    PyObject_HEAD
-    plait_server *handle; /* NULL: closed */
+    PyObject_HEAD plait_server *handle; /* NULL: closed */
     PyObject *name;
     struct handler *handlers;
     struct server *next, *previous; /* of all that are open; under the GIL */
@@ -410,8 +409,7 @@ static int close_within(struct server *self, int limit_ms)
 {
     if (self->handle == NULL || self->closing) return 0;
     if (serving == self) {
-        (void)raise_text(EDEADLK,
-                         "a handler cannot close its own server, which would wait for the handler: stop() it");
+        (void)raise_text(EDEADLK, "a handler cannot close its own server, which would wait for the handler: stop() it");
         return -1;
     }
     self->closing = true;
@@ -446,16 +444,17 @@ int server_shutdown_all(void)
 
 static PyObject *server_new(PyTypeObject *type, PyObject *args, PyObject *named)
 {
-    static const char *const keywords[] = { "name",        "threads",       "exclusive",   "allow",   "max_message",
-                                "inbound_bytes", "outstanding", "spin_us", "_deferring", NULL };
+    static const char *const keywords[] = { "name",          "threads",     "exclusive", "allow",      "max_message",
+                                            "inbound_bytes", "outstanding", "spin_us",   "_deferring", NULL };
     const char *name, *allow = NULL;
     int threads = 1, exclusive = 0, deferring = 0;
     unsigned long long max_message = 0, inbound_bytes = 0;
     unsigned outstanding = 0;
     long long spin_us = 0;
     plait_server_options options = PLAIT_SERVER_OPTIONS_INIT;
-    if (!PyArg_ParseTupleAndKeywords(args, named, "s|i$pzKKILp:Server", (char **)(uintptr_t)keywords, &name, &threads, &exclusive, &allow,
-                                     &max_message, &inbound_bytes, &outstanding, &spin_us, &deferring))
+    if (!PyArg_ParseTupleAndKeywords(args, named, "s|i$pzKKILp:Server", (char **)(uintptr_t)keywords, &name, &threads,
+                                     &exclusive, &allow, &max_message, &inbound_bytes, &outstanding, &spin_us,
+                                     &deferring))
         return NULL;
     options.threads = threads;
     options.exclusive = exclusive;
@@ -540,11 +539,13 @@ static PyObject *server_in_handler(struct server *self, void *unused)
 
 static PyMethodDef methods[] = {
     { "handle", (PyCFunction)server_handle, METH_VARARGS,
-      "handle(method, handler) -> None\n\nCalls HANDLER with a Request for each call of METHOD. '' is what callers get\n"
+      "handle(method, handler) -> None\n\nCalls HANDLER with a Request for each call of METHOD. '' is what callers "
+      "get\n"
       "that name no method, '*' what they get whose method nothing else answers; where '' is absent and there is one\n"
       "method, it is that one. Before run or start. Raises Error (code EINVAL name, EEXIST, EBUSY), TypeError." },
     { "listen", (PyCFunction)server_listen, METH_O,
-      "listen(url) -> None\n\nAlso listens on URL: tcp://HOST:PORT or unix:///PATH, with ?framing=plait|raw|lines|length,\n"
+      "listen(url) -> None\n\nAlso listens on URL: tcp://HOST:PORT or unix:///PATH, with "
+      "?framing=plait|raw|lines|length,\n"
       "method=NAME, max_message=BYTES, insecure=1. Port 0 asks the kernel: see urls. Raises Error (code EADDRINUSE,\n"
       "EACCES, EINVAL)." },
     { "start", (PyCFunction)server_start, METH_NOARGS,
