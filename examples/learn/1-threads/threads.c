@@ -58,6 +58,7 @@ int main(void)
     printf("from outside: %d threads\n", count_threads());
     pthread_barrier_wait(&met);
     for (int i = 0; i < 2; i++) pthread_join(workers[i], NULL);
+    while (count_threads() > 1) usleep(1000); /* they are done; the kernel takes a moment to clear away */
     printf("joined: %d thread\n", count_threads());
     return 0;
 }

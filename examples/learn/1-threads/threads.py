@@ -2,6 +2,7 @@
 import os
 import subprocess
 import threading
+import time
 
 met = threading.Barrier(3)
 
@@ -31,4 +32,6 @@ print("from outside:", len(os.listdir("/proc/self/task")), "threads", flush=True
 met.wait()
 for worker in workers:
     worker.join()
+while len(os.listdir("/proc/self/task")) > 1:           # they are done; the kernel takes a moment to clear away
+    time.sleep(0.001)
 print("joined:", len(os.listdir("/proc/self/task")), "thread")
