@@ -27,6 +27,10 @@ enum bench_placement {
     BENCH_ONE_CPU,  /* both on the first */
 };
 
+struct bench_hand_over {
+    uint64_t entry, call; /* ns */
+};
+
 /* How one subject moves messages. Unused slots are NULL. All but prepare and serve run in the
  * client process. 0 or a negative errno, with the reason in link->shared->error. */
 struct bench_ops {
@@ -38,7 +42,10 @@ struct bench_ops {
     void (*release)(struct bench_link *link);
     int (*stream)(struct bench_link *link, size_t size, uint64_t count); /* one way, returns when all were seen */
     int (*pairs)(struct bench_link *link, size_t size, uint64_t count);  /* calls, many in flight */
-    void (*idle)(struct bench_link *link);                               /* waits for what never comes */
+    /* SIZE bytes, written in place, from their commit to the handler's entry, and the whole call but for the writing.
+     */
+    int (*hand_over)(struct bench_link *link, size_t size, uint64_t sequence, struct bench_hand_over *ret_times);
+    void (*idle)(struct bench_link *link); /* waits for what never comes */
     void (*close)(struct bench_link *link);
 };
 
@@ -52,6 +59,7 @@ struct bench_subject {
 
 struct bench_load {
     size_t size;
+    size_t elsewhere;    /* hand-over drive: bytes of other memory written before each commit */
     unsigned batch;      /* calls per clock reading */
     unsigned warm_calls; /* before the clock runs; at least 20 ms of them unless `cold` */
     uint64_t pause_ns;   /* silence before each call */
@@ -69,6 +77,8 @@ struct bench_round {
     double switches, server_switches; /* voluntary context switches per call: both sides, the server's */
     double syscalls;                  /* per call, both sides; -1: not counted */
     double bytes;                     /* per connection; memory drive only */
+    double call;                      /* hand-over drive: the median of whole calls */
+    double faults;                    /* hand-over drive: page faults per call, both sides; without the writing */
     bool own_memory;                  /* bytes are those of our processes, not of the machine */
     uint64_t calls;
 };
@@ -110,6 +120,7 @@ int bench_drive_stream(struct bench_link *link, const struct bench_load *load); 
 int bench_drive_pairs(struct bench_link *link, const struct bench_load *load);   /* many calls in flight */
 int bench_drive_first(struct bench_link *link, const struct bench_load *load);   /* first call of a fresh connection */
 int bench_drive_connect(struct bench_link *link, const struct bench_load *load); /* connect and first call */
+int bench_drive_loans(struct bench_link *link, const struct bench_load *load);   /* written in place, handed over */
 int bench_drive_idle(struct bench_link *link, const struct bench_load *load);    /* nothing at all */
 int bench_drive_memory(struct bench_link *link, const struct bench_load *load);  /* `crowd` connections weighed */
 
@@ -137,7 +148,8 @@ struct bench_switches {
     uint64_t voluntary, involuntary;
 };
 int bench_switches_of(pid_t pid, struct bench_switches *ret_switches);
-uint64_t bench_memory_used(void); /* bytes in use on this machine, page cache left out */
+uint64_t bench_faults_of(pid_t pid); /* page faults so far */
+uint64_t bench_memory_used(void);    /* bytes in use on this machine, page cache left out */
 
 /* Weighs processes: see bench_memory.c. */
 struct bench_scale {
@@ -155,6 +167,7 @@ uint64_t bench_syscalls_read(int fd);
 /* ---- subjects -------------------------------------------------------------------------- */
 
 extern const struct bench_ops bench_raw_lines;        /* two cache lines, spinning */
+extern const struct bench_ops bench_raw_handed;       /* one cache line says that memory is there, spinning */
 extern const struct bench_ops bench_raw_futex;        /* shared memory and a futex, blocking */
 extern const struct bench_ops bench_raw_eventfd;      /* shared memory and two eventfds, blocking read */
 extern const struct bench_ops bench_raw_eventfd_poll; /* the same, poll before each read */

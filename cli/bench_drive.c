@@ -317,6 +317,52 @@ int bench_drive_pairs(struct bench_link *link, const struct bench_load *load)
     return drive_flow(link, load, link->subject->ops->pairs, PAIRS_CHUNK);
 }
 
+/* ---- loans --------------------------------------------------------------------------------------- */
+
+int bench_drive_loans(struct bench_link *link, const struct bench_load *load)
+{
+    const struct bench_ops *ops = link->subject->ops;
+    struct bench_round *round = &link->shared->round;
+    struct bench_samples entries = { 0 }, calls = { 0 };
+    struct bench_hand_over times;
+    void *elsewhere = calloc(1, load->elsewhere + 1);
+    uint64_t sequence = 0, end = 0, faults = 0, start = 0;
+    int r = ops->open(link);
+
+    if (r == 0 &&
+        (!elsewhere || bench_samples_init(&entries, SAMPLES_MAX) < 0 || bench_samples_init(&calls, SAMPLES_MAX) < 0))
+        r = bench_fail(link, -ENOMEM, "out of memory");
+    while (r == 0 && entries.count < entries.room) {
+        if (sequence == load->warm_calls) {
+            faults = bench_faults_of(getpid()) + bench_faults_of(link->server);
+            start = bench_now();
+            end = start + (uint64_t)(load->seconds * 1e9);
+        }
+        if (load->elsewhere) bench_fill(elsewhere, load->elsewhere, sequence);
+        r = ops->hand_over(link, load->size, ++sequence, &times);
+        if (r < 0 || sequence <= load->warm_calls) continue;
+        entries.us[entries.count++] = (float)((double)times.entry / 1e3);
+        calls.us[calls.count++] = (float)((double)times.call / 1e3);
+        if (bench_now() > end && calls.count > 4) break;
+    }
+    if (r == 0 && link->shared->wrong)
+        r = bench_fail(link, -EBADMSG, "the server found %llu wrong messages", (unsigned long long)link->shared->wrong);
+    if (r == 0) {
+        faults = bench_faults_of(getpid()) + bench_faults_of(link->server) - faults;
+        round->calls = calls.count;
+        round->per_second = (double)calls.count * 1e9 / (double)(bench_now() - start);
+        bench_samples_summarise(&calls, round);
+        round->call = round->p50;
+        bench_samples_summarise(&entries, round);
+        round->faults = (double)faults / (double)calls.count;
+        close_link(link);
+    }
+    free(elsewhere);
+    bench_samples_deinit(&entries);
+    bench_samples_deinit(&calls);
+    return r;
+}
+
 /* ---- fresh connections ------------------------------------------------------------------------ */
 
 int bench_drive_first(struct bench_link *link, const struct bench_load *load)

@@ -142,6 +142,19 @@ int bench_switches_of(pid_t pid, struct bench_switches *ret_switches)
     return 0;
 }
 
+uint64_t bench_faults_of(pid_t pid)
+{
+    char path[32], text[1024];
+    unsigned long long minor = 0, major = 0;
+    const char *rest;
+
+    snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+    if (read_small_file(path, text, sizeof(text)) < 0) return 0;
+    rest = strrchr(text, ')'); /* the name may hold anything */
+    if (rest) (void)sscanf(rest + 1, " %*c %*d %*d %*d %*d %*d %*u %llu %*u %llu", &minor, &major);
+    return minor + major;
+}
+
 /* Everything that is not free and not page cache of files: process memory, shared memory,
  * page tables, slabs (sockets, descriptors, inodes). Of the whole machine, hence the need for
  * a quiet one and many connections. */

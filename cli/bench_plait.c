@@ -16,6 +16,7 @@ enum {
     IN_FLIGHT = 256,                /* calls at once: a quarter of what a server takes by default */
     NETWORK_MESSAGE_MAX = 16 << 20, /* the library's default over TCP */
     PAIR_TIMEOUT_MS = 20 * 1000,
+    LOANS = 4,
 };
 
 static int is(const struct bench_link *link, const char *transport)
@@ -69,6 +70,20 @@ static int over_network(const struct bench_link *link)
     return is(link, "tcp") || is(link, "raw-tcp") || is(link, "udp");
 }
 
+/* The body begins with the moment of its commit and ends with its number. */
+static void enter(plait_request *request, void *context)
+{
+    struct sink *sink = context;
+    uint64_t now = bench_now(), started, sequence;
+    plait_bytes body = plait_request_body(request);
+
+    memcpy(&started, body.data, sizeof(started));
+    memcpy(&sequence, (const char *)body.data + body.size - sizeof(sequence), sizeof(sequence));
+    sink->shared->wrong += sequence != ++sink->count;
+    now -= started;
+    plait_request_reply(request, &now, sizeof(now));
+}
+
 static int listen_inet(struct bench_link *link, plait_server *server)
 {
     char url[160];
@@ -96,6 +111,7 @@ static int serve(struct bench_link *link)
     r = plait_server_open(&server, link->name, &options);
     if (r == 0) r = plait_server_handle(server, "echo", echo, NULL);
     if (r == 0) r = plait_server_handle(server, "take", take, &sink);
+    if (r == 0) r = plait_server_handle(server, "enter", enter, &sink);
     if (r == 0) r = plait_server_handle(server, "count", tell_count, &sink);
     if (r == 0 && over_network(link)) r = listen_inet(link, server);
     if (r == 0) r = bench_ready(link);
@@ -266,6 +282,45 @@ static int pairs(struct bench_link *link, size_t size, uint64_t count)
     return 0;
 }
 
+/* As many loans at once as steady calls ever need: what was sent last may not be back when the next is lent. */
+static int make_segments(struct bench_link *link, size_t size)
+{
+    struct state *state = link->state;
+    plait_loan *loans[LOANS];
+    int r = 0;
+
+    for (int i = 0; i < LOANS; i++)
+        if (r == 0) r = plait_client_loan(state->client, size, NULL, &loans[i]);
+    for (int i = 0; i < LOANS; i++) {
+        if (r == 0) memset(plait_loan_data(loans[i]), 0, size);
+        if (r == 0) r = plait_client_call_loan(state->client, "count", loans[i], size, NULL, NULL);
+    }
+    return r < 0 ? fail(link, r, "loan") : 0;
+}
+
+static int hand_over(struct bench_link *link, size_t size, uint64_t sequence, struct bench_hand_over *ret_times)
+{
+    struct state *state = link->state;
+    plait_loan *loan = NULL;
+    uint64_t start, lent, commit;
+    int r;
+
+    if (sequence == 1 && make_segments(link, size) < 0) return -EIO;
+    start = bench_now();
+    r = plait_client_loan(state->client, size, NULL, &loan);
+    if (r < 0) return fail(link, r, "loan");
+    lent = bench_now() - start;
+    bench_fill(plait_loan_data(loan), size, sequence);
+    commit = bench_now();
+    memcpy(plait_loan_data(loan), &commit, sizeof(commit));
+    r = plait_client_call_loan(state->client, "enter", loan, size, NULL, &state->reply);
+    if (r < 0) return fail(link, r, "call");
+    ret_times->call = lent + bench_now() - commit;
+    memcpy(&ret_times->entry, plait_reply_body(state->reply).data, sizeof(ret_times->entry));
+    release(link);
+    return 0;
+}
+
 /* Like a program whose loop waits for this client alone. */
 static void idle(struct bench_link *link)
 {
@@ -282,6 +337,7 @@ const struct bench_ops bench_plait = {
     .release = release,
     .stream = stream,
     .pairs = pairs,
+    .hand_over = hand_over,
     .idle = idle,
     .close = close_client,
 };

@@ -125,6 +125,48 @@ const struct bench_ops bench_raw_lines = {
     .call = lines_call,
 };
 
+/* ---- memory that is there when a cache line says so ---------------------------------------- */
+
+static int handed_serve(struct bench_link *link)
+{
+    struct shared *shared = link->state;
+    uint64_t seen = 0;
+    int r = bench_ready(link);
+
+    while (r == 0) {
+        uint64_t started, now;
+        seen = spin_until_more_than(&shared->request.number, seen);
+        now = bench_now();
+        memcpy(&started, shared->request.body, sizeof(started));
+        now -= started;
+        memcpy(shared->reply.body, &now, sizeof(now));
+        publish(&shared->reply.number, seen);
+    }
+    return r;
+}
+
+/* Nothing is copied, so what its size is makes no difference. */
+static int handed_over(struct bench_link *link, size_t size, uint64_t sequence, struct bench_hand_over *ret_times)
+{
+    struct shared *shared = link->state;
+    uint64_t start = bench_now();
+
+    (void)size;
+    memcpy(shared->request.body, &start, sizeof(start));
+    publish(&shared->request.number, sequence);
+    (void)spin_until_more_than(&shared->reply.number, sequence - 1);
+    ret_times->call = bench_now() - start;
+    memcpy(&ret_times->entry, shared->reply.body, sizeof(ret_times->entry));
+    return 0;
+}
+
+const struct bench_ops bench_raw_handed = {
+    .prepare = prepare,
+    .serve = handed_serve,
+    .open = open_nothing,
+    .hand_over = handed_over,
+};
+
 /* ---- futex --------------------------------------------------------------------------------- */
 
 static uint32_t *futex_word(struct lane *lane)

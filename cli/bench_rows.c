@@ -31,12 +31,23 @@ struct row {
     unsigned rounds_times; /* more rounds than asked for; 0: as many */
     bool rate;             /* more is better */
     bool lone_raw;         /* the raw side has no crowd */
+    bool small_raw;        /* the raw side sends 64 B, the first of them after writing as much elsewhere */
     bool unjudged;
 };
 
 static double p50(const struct bench_round *round)
 {
     return round->p50;
+}
+
+static double whole_call(const struct bench_round *round)
+{
+    return round->call;
+}
+
+static double faults(const struct bench_round *round)
+{
+    return round->faults;
 }
 
 static double million_per_second(const struct bench_round *round)
@@ -75,6 +86,13 @@ static const struct bench_subject plait = { .name = "plait", .ops = &bench_plait
 static const struct bench_subject spinning = {
     .name = "plait spinning", .ops = &bench_plait, .transport = "shm", .spin_us = BENCH_SPIN_ALWAYS_US
 };
+static const struct bench_subject spinning_64 = {
+    .name = "64 B", .ops = &bench_plait, .transport = "shm", .spin_us = BENCH_SPIN_ALWAYS_US
+};
+static const struct bench_subject spinning_alone = {
+    .name = "64 B, nothing written", .ops = &bench_plait, .transport = "shm", .spin_us = BENCH_SPIN_ALWAYS_US
+};
+static const struct bench_subject handed = { .name = "a cache line", .ops = &bench_raw_handed };
 static const struct bench_subject blocking = {
     .name = "plait blocking", .ops = &bench_plait, .transport = "shm", .spin_us = PLAIT_SPIN_NEVER
 };
@@ -104,6 +122,29 @@ static const struct bench_subject plait_raw_server = { .name = "socket to plait"
     {                                                                                                                  \
         .id = "size-" name, .what = label ", steady", .unit = "us", .goal = "<= 1.0 x a Unix stream", .plait = &plait, \
         .raw = { unix_stream }, .load = LARGE(bytes, time), .figure = p50, .factor = 1.0                               \
+    }
+
+#define HANDED(bytes)                                                                                                  \
+    {                                                                                                                  \
+        .size = (bytes), .warm_calls = (bytes) > MIB ? 12 : 1000, .seconds = 0.3, .placement = BENCH_TWO_CPUS,         \
+        .drive = bench_drive_loans                                                                                     \
+    }
+#define LOAN_ROWS(name, label, bytes)                                                                                  \
+    { .id = "loan-" name,                                                                                              \
+      .what = label " by loan, to the handler",                                                                        \
+      .unit = "us",                                                                                                    \
+      .goal = "<= 1.5 x 64 B, no page faults",                                                                         \
+      .plait = &spinning,                                                                                              \
+      .raw = { &spinning_64, &spinning_alone, &handed },                                                               \
+      .shown = 2,                                                                                                      \
+      .load = HANDED(bytes),                                                                                           \
+      .figure = p50,                                                                                                   \
+      .factor = 1.5,                                                                                                   \
+      .small_raw = true },                                                                                             \
+    {                                                                                                                  \
+        .id = "loan-call-" name, .what = label " by loan, the call", .unit = "us", .goal = "to be seen",               \
+        .plait = &spinning, .raw = { &spinning_64, &spinning_alone, &handed }, .shown = 2, .load = HANDED(bytes),      \
+        .figure = whole_call, .small_raw = true, .unjudged = true                                                      \
     }
 
 static const struct row rows[] = {
@@ -282,6 +323,9 @@ static const struct row rows[] = {
     SIZE_ROW("1M", "1 MiB", MIB, 0.2, &unix_mib),
     SIZE_ROW("16M", "16 MiB", 16 * MIB, 0.2, &unix_any),
     SIZE_ROW("64M", "64 MiB", 64 * MIB, 0.2, &unix_any),
+    LOAN_ROWS("1M", "1 MiB", MIB),
+    LOAN_ROWS("16M", "16 MiB", 16 * MIB),
+    LOAN_ROWS("64M", "64 MiB", 64 * MIB),
     { .id = "first-1M",
       .what = "first 1 MiB, fresh connection",
       .unit = "us",
@@ -390,7 +434,7 @@ static void judge_raw(const struct row *row, const struct bench_round *series, u
     result->ratio = spreads[best].median > 0 ? result->plait.median / spreads[best].median : 0;
     for (unsigned i = 0; i < raw_count; i++) {
         if (i != best) bench_note(result, "%s %.3g", row->raw[i]->name, spreads[i].median);
-        if (row->figure == p50 && series[(i + 1) * rounds].syscalls >= 0)
+        if (row->figure == p50 && row->load.drive != bench_drive_loans && series[(i + 1) * rounds].syscalls >= 0)
             bench_note(result, "%s %.3g system calls", row->raw[i]->name, series[(i + 1) * rounds].syscalls);
         remark_raw(row->raw[i], spreads[i], result);
     }
@@ -410,7 +454,11 @@ static bool reached(const struct row *row, const struct bench_round *series, uns
         ok = ok && own.median <= row->switches_limit;
         bench_note(result, "%.2f voluntary switches a round trip", own.median);
     }
-    if (row->figure == p50 && spread_of(series, rounds, syscalls).low >= 0)
+    if (row->load.drive == bench_drive_loans) {
+        struct bench_spread own = spread_of(series, rounds, faults);
+        ok = ok && own.median < 0.01;
+        bench_note(result, "%.4f page faults a call, both sides", own.median);
+    } else if (row->figure == p50 && spread_of(series, rounds, syscalls).low >= 0)
         bench_note(result, "%.3g system calls a round trip, both sides", spread_of(series, rounds, syscalls).median);
     if (row->figure == kib)
         bench_note(result, "%s",
@@ -442,6 +490,8 @@ static int run_row(const struct row *row, const struct bench_options *options, s
     for (unsigned i = 0; i <= raw_count; i++) {
         loads[i] = row->load;
         if (i > 0 && row->lone_raw) loads[i].crowd = 0;
+        if (i > 0 && row->small_raw) loads[i].size = 64;
+        if (i == 1 && row->small_raw) loads[i].elsewhere = row->load.size;
     }
     *result = (struct bench_result){ .id = row->id, .what = row->what, .unit = row->unit, .goal = row->goal };
     series = calloc((size_t)(raw_count + 1) * rounds, sizeof(*series));

@@ -2,6 +2,7 @@
  * the other side reads and writes nothing but its segments, lends none twice, and says what segment.h says.
  *
  * Input: operations of one byte and their operands. */
+#include "base/clock.h"
 #include "fuzz_wire.h"
 #include "shm/memory.h"
 #include "shm/segment.h"
@@ -10,7 +11,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-enum { VIEWS = 8, TAKEN = 8, SEALS = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL };
+enum { VIEWS = 8, TAKEN = 8, HELD = 8, SEALS = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL };
 
 struct input {
     const uint8_t *data;
@@ -23,6 +24,7 @@ struct game {
     struct pl_segment_map *map;
     struct pl_segment_view views[VIEWS];
     struct pl_segment *taken[TAKEN];
+    struct pl_segment *held[HELD];
 };
 
 static uint64_t number(struct input *input, size_t size)
@@ -51,6 +53,7 @@ static void take(struct game *game, struct input *input)
     REQUIRE((r == 0) == (segment != NULL));
     if (r != 0) return;
     REQUIRE(segment->capacity >= size && segment->id < PL_SEGMENTS_MAX);
+    for (int i = 0; i < HELD; i++) REQUIRE(game->held[i] != segment);
     /* Lent twice only after the table gave it back. */
     for (int i = 0; i < TAKEN; i++) {
         if (game->taken[i] != segment) continue;
@@ -69,6 +72,44 @@ static void announce(struct game *game, struct pl_segment *segment)
     int r = pl_segment_map_add(game->map, fd, segment->id, segment->capacity);
     REQUIRE(r == 0 || r == -EPROTO);
     pl_segment_announced(game->pool, segment);
+}
+
+/* A loan: nobody else gets it, whatever the table says, until it is let go. */
+static void hold(struct game *game, struct input *input)
+{
+    struct pl_segment **place = &game->held[number(input, 1) % HELD], *segment = NULL;
+    uint64_t size = some_size(input);
+    if (*place != NULL) {
+        pl_segment_release(*place);
+        *place = NULL;
+    }
+    int r = pl_segment_hold(game->pool, size, &segment);
+    REQUIRE(r == 0 || r == PL_SEGMENT_NONE || r == -EPROTO);
+    if (r != 0) return;
+    for (int i = 0; i < HELD; i++) REQUIRE(game->held[i] != segment);
+    REQUIRE(pl_segment_populate(segment, size) == 0);
+    memset(segment->data, 2, size);
+    *place = segment;
+}
+
+static void send_held(struct game *game, struct pl_segment *segment)
+{
+    if (segment == NULL || pl_segment_held_at(game->pool, segment->data) != segment) return;
+    announce(game, segment);
+    pl_segment_send(game->pool, segment);
+    REQUIRE(pl_segment_held_at(game->pool, segment->data) == NULL);
+}
+
+static void trim(struct game *game)
+{
+    struct pl_segment *segment;
+    while ((segment = pl_segment_idle(game->pool, pl_ticks() + 1)) != NULL) {
+        for (int i = 0; i < HELD; i++) REQUIRE(game->held[i] != segment);
+        if (segment->fd < 0) (void)pl_segment_map_drop(game->map, segment->id);
+        for (int i = 0; i < TAKEN; i++)
+            if (game->taken[i] == segment) game->taken[i] = NULL;
+        pl_segment_drop(game->pool, segment);
+    }
 }
 
 static void abort_one(struct game *game, struct pl_segment **place)
@@ -106,10 +147,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct input input = { data, size };
     struct game game = { 0 };
+    pl_segment_idle_ns = 0;
     REQUIRE(pl_segment_pool_new(&game.pool, game.returned) == 0);
     REQUIRE(pl_segment_map_new(&game.map, game.returned) == 0);
     for (int step = 0; step < 200 && input.size > 0; step++) {
-        switch (number(&input, 1) % 9) {
+        switch (number(&input, 1) % 13) {
         case 0:
         case 1: take(&game, &input); break;
         case 2: announce(&game, game.taken[number(&input, 1) % TAKEN]); break;
@@ -118,11 +160,20 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         case 5: view(&game, &input); break;
         case 6: pl_segment_view_release(&game.views[number(&input, 1) % VIEWS]); break;
         case 7: abort_one(&game, &game.taken[number(&input, 1) % TAKEN]); break;
+        case 8: hold(&game, &input); break;
+        case 9: send_held(&game, game.held[number(&input, 1) % HELD]); break;
+        case 10: trim(&game); break;
+        case 11: REQUIRE(pl_segment_map_drop(game.map, (uint32_t)number(&input, 1)) <= 0); break;
         default: game.returned[number(&input, 1) % PL_SEGMENTS_MAX] = (uint32_t)number(&input, 1); break;
         }
     }
     pl_segment_pool_free(game.pool);
     pl_segment_map_close(game.map);
+    for (int i = 0; i < HELD; i++) {
+        if (game.held[i] == NULL) continue;
+        memset(game.held[i]->data, 3, game.held[i]->capacity);
+        pl_segment_release(game.held[i]);
+    }
     memset(game.returned, 0xee, sizeof(game.returned));
     for (int i = 0; i < VIEWS; i++) pl_segment_view_release(&game.views[i]);
     for (int i = 0; i < PL_SEGMENTS_MAX; i++) REQUIRE(game.returned[i] == 0xeeeeeeee);

@@ -114,9 +114,11 @@ static void put_on_socket(struct game *game, struct input *input)
     struct pl_frame_segment where = { .id = (uint32_t)number(input, 1) % 70,
                                       .generation = (uint32_t)number(input, 1) % 4,
                                       .size = choice & 0x40 ? number(input, 4) : real };
+    bool gone = (choice & 0x44) == 0x44; /* the segment has no memory any more */
+    if (gone) where.size = 0;
     pl_frame_encode(bytes, &frame);
     pl_frame_segment_encode(bytes + PL_FRAME_HEAD, &where);
-    int fds[PL_FDS_MAX], count = choice & 0x20 ? (int)(choice & 3) + 1 : segment;
+    int fds[PL_FDS_MAX], count = choice & 0x20 ? (int)(choice & 3) + 1 : segment && !gone;
     for (int i = 0; i < count; i++) {
         REQUIRE(pl_memfd_create("forged", real, &fds[i]) == 0);
         if (!(choice & 0x10)) (void)fcntl(fds[i], F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL);
@@ -179,13 +181,33 @@ static void answer(struct game *game, struct input *input)
     if (r < 0) game->over = true;
 }
 
+/* A loan, which stays its holder's whatever the peer says about it; sent or not. */
+static void lend(struct game *game, struct input *input)
+{
+    struct pl_loan loan = { .data = NULL };
+    size_t size = 8193 + number(input, 2);
+    bool sent = number(input, 1) & 1;
+    int r = pl_transport_loan(game->server, size, number(input, 1) & 1, &loan);
+    if (r == 0) {
+        REQUIRE(pl_transport_loan_populate(&loan) == 0);
+        memset(loan.data, 5, size);
+        struct pl_frame frame = { .kind = PL_FRAME_REPLY, .size = (uint32_t)size };
+        if (sent) r = game->server->ops->send(game->server, &frame, loan.data, PL_BODY_LOANED);
+        if (sent && r == 0) r = game->server->ops->flush(game->server);
+        for (size_t i = 0; i < size; i++) REQUIRE(loan.data[i] == 5);
+    }
+    pl_loan_give_back(&loan);
+    if (r < 0) game->over = true;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct input input = { data, size };
     struct game game = { .tail = 0 };
+    pl_segment_idle_ns = 0;
     open_game(&game);
     for (int step = 0; step < STEPS && input.size > 0 && !game.over; step++) {
-        switch (number(&input, 1) % 12) {
+        switch (number(&input, 1) % 14) {
         case 0:
         case 1:
         case 2: put_record(&game, &input); break;
@@ -198,6 +220,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             atomic_store_explicit(&ring_of(&game)->starved, 1, memory_order_relaxed);
             break;
         case 8: answer(&game, &input); break;
+        case 10: lend(&game, &input); break;
+        case 11: { /* relaxed, both: one thread */
+            struct pl_channel_control *control = game.peer.control;
+            uint32_t value = (uint32_t)number(&input, 1);
+            atomic_store_explicit(&control->wanted[value & 1], value & 2, memory_order_relaxed);
+            atomic_store_explicit(&control->returned[PL_RING_REPLIES][value % 8], value >> 4, memory_order_relaxed);
+            break;
+        }
         case 9:
             if (game.server->ops->sleep(game.server)) game.server->ops->awake(game.server);
             (void)game.server->ops->ready(game.server);

@@ -14,8 +14,8 @@
  * - Signals. Only plait_server_run() handles any (SIGINT, SIGTERM, and only where they are
  *   at SIG_DFL; restored afterwards). SIGPIPE never comes from plait.
  * - Limits have names: PLAIT_NAME_MAX, PLAIT_METHODS_MAX, PLAIT_MESSAGE_MAX,
- *   PLAIT_DATAGRAM_MAX, and the options max_message, inbound_bytes, outstanding. An error
- *   names the limit that it met.
+ *   PLAIT_DATAGRAM_MAX, PLAIT_SEGMENTS_MAX, PLAIT_ARRAY_DIMENSIONS, and the options
+ *   max_message, inbound_bytes, outstanding. An error names the limit that it met.
  *
  *   object          thread-safe                 callable from a handler      after fork
  *   plait_server    handle, listen: before run  stop, url                    -ECHILD; close
@@ -25,6 +25,7 @@
  *                                               only this thread serves is
  *                                               -EDEADLK
  *   plait_reply     by one thread at a time     all                          readable; free
+ *   plait_loan      by one thread at a time     all                          abort
  *   plait_watch     by one thread at a time     all                          usable
  *
  * Conventions
@@ -87,6 +88,7 @@ void plait_set_log(plait_log_fn *fn, void *context);
 }
 #endif
 
+#include <plait/array.h>
 #include <plait/service.h>
 #include <plait/watch.h>
 

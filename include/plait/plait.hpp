@@ -255,6 +255,67 @@ struct Peer {
 
 namespace detail
 {
+class AnyRequest;
+}
+
+/* Memory for one large message, written where its receiver reads it; see <plait/loan.h>. From Client::loan() or
+ * Request::loan(); sent by moving it into call(), send() or reply(), which takes it also when that throws. Destroying
+ * it gives it back. It may outlive its client. */
+class Loan
+{
+  public:
+    Loan(Loan &&other) noexcept
+        : raw_(std::exchange(other.raw_, nullptr)), size_(other.size_), encoding_(other.encoding_)
+    {
+    }
+    Loan &operator=(Loan &&other) noexcept
+    {
+        Loan old(std::move(other));
+        std::swap(raw_, old.raw_);
+        size_ = old.size_;
+        encoding_ = old.encoding_;
+        return *this;
+    }
+    Loan(const Loan &) = delete;
+    Loan &operator=(const Loan &) = delete;
+    ~Loan() { plait_loan_abort(raw_); }
+
+    void *data() const noexcept { return plait_loan_data(raw_); }
+    template <class T> T *as() const noexcept { return static_cast<T *>(data()); }
+    /* The message's size: all that was lent, until use() says less. */
+    std::size_t size() const noexcept { return raw_ ? size_ : 0; }
+    Encoding encoding() const noexcept { return encoding_; }
+    /* Sends only the first SIZE bytes (-EINVAL: more than were lent), and says what they hold. */
+    Loan &use(std::size_t size, Encoding encoding = Encoding::bytes)
+    {
+        if (size > plait_loan_size(raw_))
+            detail::fail(-EINVAL, "a message of " + std::to_string(size) + " bytes in a loan of " +
+                                      std::to_string(plait_loan_size(raw_)));
+        size_ = size;
+        encoding_ = encoding;
+        return *this;
+    }
+    /* False: sent or moved from. */
+    explicit operator bool() const noexcept { return raw_ != nullptr; }
+
+  private:
+    friend class Client;
+    friend class detail::AnyRequest;
+    friend class DeferredRequest;
+    friend class Request;
+    explicit Loan(plait_loan *raw) noexcept : raw_(raw), size_(plait_loan_size(raw)) {}
+    plait_loan *release()
+    {
+        if (raw_ == nullptr) detail::fail(-EINVAL, "this loan was sent or moved from");
+        return std::exchange(raw_, nullptr);
+    }
+    plait_loan *raw_;
+    std::size_t size_;
+    Encoding encoding_ = Encoding::bytes;
+};
+
+namespace detail
+{
 
 /* What Request and DeferredRequest share. */
 class AnyRequest
@@ -283,6 +344,13 @@ class AnyRequest
     std::chrono::milliseconds time_left() const { return std::chrono::milliseconds(plait_request_time_left(get())); }
     /* Nobody waits for the answer any more. */
     bool cancelled() const { return plait_request_cancelled(get()) != 0; }
+    /* Memory for an answer of up to SIZE bytes. */
+    Loan loan(std::size_t size)
+    {
+        plait_loan *raw = nullptr;
+        detail::check(plait_request_reply_loan(get(), size, &raw));
+        return Loan(raw);
+    }
 
   protected:
     explicit AnyRequest(plait_request *raw) noexcept : raw_(raw) {}
@@ -298,6 +366,11 @@ class AnyRequest
     {
         return plait_request_reply_as(raw, static_cast<plait_encoding>(body.encoding()), body.data(), body.size());
     }
+    static int send(plait_request *raw, Loan &loan)
+    {
+        return plait_request_reply_loaned(raw, static_cast<plait_encoding>(loan.encoding()), loan.release(),
+                                          loan.size_);
+    }
     static int send_failure(plait_request *raw, std::uint32_t status, std::string_view text) noexcept
     {
         std::size_t most = 0x7fffffff;
@@ -305,9 +378,9 @@ class AnyRequest
                                   text.data());
     }
     /* Before the request is given away: what C would refuse without freeing it. */
-    static void check_encoding(const Body &body)
+    static void check_encoding(Encoding given)
     {
-        int encoding = static_cast<int>(body.encoding());
+        int encoding = static_cast<int>(given);
         if (encoding < PLAIT_BYTES || encoding > PLAIT_ARRAY)
             detail::fail(-EINVAL, "unknown encoding " + std::to_string(encoding));
     }
@@ -339,10 +412,19 @@ class DeferredRequest : public detail::AnyRequest
     ~DeferredRequest() { drop(); }
     void reply(const Body &body = {})
     {
-        check_encoding(body);
+        check_encoding(body.encoding());
         get();
         detail::check(send(std::exchange(raw_, nullptr), body));
     }
+    void reply(Loan &&loan)
+    {
+        Loan own(std::move(loan));
+        check_encoding(own.encoding());
+        get();
+        if (!own) detail::fail(-EINVAL, "this loan was sent or moved from");
+        detail::check(send(std::exchange(raw_, nullptr), own));
+    }
+    void reply(Loan &loan) = delete;
     /* STATUS is yours, 1 to 0x7fffffff. */
     void fail(std::uint32_t status, std::string_view text)
     {
@@ -370,6 +452,12 @@ class Request : public detail::AnyRequest
     Request &operator=(Request &&) = delete;
 
     void reply(const Body &body = {}) { detail::check(send(get(), body)); }
+    void reply(Loan &&loan)
+    {
+        Loan own(std::move(loan));
+        detail::check(send(get(), own));
+    }
+    void reply(Loan &loan) = delete; /* move it */
     /* STATUS is yours, 1 to 0x7fffffff; the caller gets RemoteError. */
     void fail(std::uint32_t status, std::string_view text)
     {
@@ -628,6 +716,46 @@ class Client
         options.timeout = timeout;
         return call(method, body, options);
     }
+    /* Memory for a request of up to SIZE bytes; of OPTIONS the timeout counts: how long to wait while all is out. */
+    Loan loan(std::size_t size, const CallOptions &options = {})
+    {
+        Settings settings(Encoding::bytes, options);
+        plait_loan *raw = nullptr;
+        detail::check(plait_client_loan(get(), size, settings.get(), &raw));
+        return Loan(raw);
+    }
+    Loan loan(std::size_t size, Timeout timeout)
+    {
+        CallOptions options;
+        options.timeout = timeout;
+        return loan(size, options);
+    }
+    Reply call(const detail::CString &method, Loan &&loan, const CallOptions &options = {})
+    {
+        Loan own(std::move(loan));
+        Settings settings(own.encoding(), options);
+        plait_reply *raw = nullptr;
+        plait_client *client = get();
+        int result = plait_client_call_loan(client, method.get(), own.release(), own.size_, settings.get(), &raw);
+        Reply reply(raw);
+        if (result < 0) reply.fail(result, plait_error_text());
+        return reply;
+    }
+    Reply call(const detail::CString &method, Loan &&loan, Timeout timeout)
+    {
+        CallOptions options;
+        options.timeout = timeout;
+        return call(method, std::move(loan), options);
+    }
+    template <class... Rest> Reply call(const detail::CString &method, Loan &loan, Rest &&...) = delete; /* move it */
+    void send(const detail::CString &method, Loan &&loan, const CallOptions &options = {})
+    {
+        Loan own(std::move(loan));
+        Settings settings(own.encoding(), options);
+        plait_client *client = get();
+        detail::check(plait_client_send_loan(client, method.get(), own.release(), own.size_, settings.get()));
+    }
+    template <class... Rest> void send(const detail::CString &method, Loan &loan, Rest &&...) = delete;
     /* One way: no answer, no error from afar. */
     void send(const detail::CString &method, const Body &body = {}, const CallOptions &options = {})
     {
@@ -651,6 +779,22 @@ class Client
         (void)call.release(); /* its callback's, which another thread may have run by now */
         return id;
     }
+    template <class Callback>
+    CallId call_async(const detail::CString &method, Loan &&loan, Callback &&callback, const CallOptions &options = {})
+    {
+        using Own = std::decay_t<Callback>;
+        static_assert(std::is_invocable_v<Own &, Result>, "a callback is called with a plait::Result");
+        Loan own(std::move(loan));
+        plait_client *client = get();
+        auto call = std::make_unique<Pending<Own>>(Pending<Own>{ std::forward<Callback>(callback), turns_.get() });
+        Settings settings(own.encoding(), options);
+        CallId id = 0;
+        detail::check(plait_client_call_async_loan(client, method.get(), own.release(), own.size_, settings.get(),
+                                                   run_callback<Own>, call.get(), &id));
+        (void)call.release();
+        return id;
+    }
+    template <class... Rest> CallId call_async(const detail::CString &method, Loan &loan, Rest &&...) = delete;
     template <class Callback>
     CallId call_async(const detail::CString &method, const Body &body, Callback &&callback, Timeout timeout)
     {
@@ -718,11 +862,12 @@ class Client
     class Settings
     {
       public:
-        Settings(const Body &body, const CallOptions &options) noexcept
+        Settings(const Body &body, const CallOptions &options) noexcept : Settings(body.encoding(), options) {}
+        Settings(Encoding encoding, const CallOptions &options) noexcept
         {
             raw_.size = sizeof(raw_);
             raw_.timeout = options.timeout.count();
-            raw_.encoding = static_cast<std::int32_t>(body.encoding());
+            raw_.encoding = static_cast<std::int32_t>(encoding);
             raw_.flags = (options.idempotent ? PLAIT_CALL_IDEMPOTENT : 0) | (options.ordered ? PLAIT_CALL_ORDERED : 0);
             raw_.trace = options.trace;
         }

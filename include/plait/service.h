@@ -230,4 +230,6 @@ void plait_reply_free(plait_reply *reply);              /* NULL is fine */
 }
 #endif
 
+#include <plait/loan.h> /* which needs what stands above */
+
 #endif

@@ -60,10 +60,16 @@ struct pl_call *pl_call_of(struct plait_client *client, uint64_t id)
     return call != NULL && !call->done ? call : NULL;
 }
 
+static void free_kept(struct pl_outgoing *kept)
+{
+    if (kept != NULL && kept->loan != NULL) pl_loan_give_back(kept->loan);
+    free(kept);
+}
+
 void pl_call_free(struct plait_client *client, struct pl_call *call)
 {
     if (call->fn) client->async_count--;
-    free(call->kept);
+    free_kept(call->kept);
     free(call->why);
     call->kept = NULL;
     call->why = NULL;
@@ -104,6 +110,7 @@ __attribute__((cold)) static int prefix_name(const struct pl_outgoing *out, uint
 /* Puts OUT on LINK. 0, PL_TRANSPORT_FULL, -errno (the call's), PL_RESEND: the link failed, take another. */
 static int transmit(struct pl_link *link, const struct pl_outgoing *out, struct pl_call *call, bool borrow)
 {
+    unsigned how = (borrow ? PL_BODY_BORROW : 0U) | (out->loan ? PL_BODY_LOANED : 0U);
     struct pl_transport *transport = link->connection.transport;
     bool named;
     struct pl_frame frame = {
@@ -137,8 +144,9 @@ static int transmit(struct pl_link *link, const struct pl_outgoing *out, struct 
         frame.flags |= PL_FRAME_NAMED;
         body = prefixed;
         borrow = false;
+        how = PL_BODY_COPY;
     }
-    r = transport->ops->send(transport, &frame, body, borrow);
+    r = transport->ops->send(transport, &frame, body, how);
     free(prefixed);
     if (r == PL_TRANSPORT_FULL) return r;
     if (r >= 0) {
@@ -165,6 +173,17 @@ static int transmit(struct pl_link *link, const struct pl_outgoing *out, struct 
     return PL_RESEND;
 }
 
+int pl_link_forsake(struct plait_client *client, struct pl_deadline *deadline)
+{
+    if (!client->leading) {
+        (void)pl_client_pump(client);
+        pl_client_reap(client);
+    }
+    if (pl_clock_ns() < pl_deadline_ns(deadline)) return 0;
+    return pl_error(-ETIMEDOUT, "%s: connections end as soon as they are used: the call never left",
+                    client->target_text);
+}
+
 /* Finds a link and sends; waits for room and connections until DEADLINE. With CALL: it is on *ret_link then. */
 static int send_out(struct plait_client *client, const struct pl_outgoing *out, struct pl_call *call,
                     struct pl_deadline *deadline, bool borrow, struct pl_link **ret_link)
@@ -175,6 +194,7 @@ static int send_out(struct plait_client *client, const struct pl_outgoing *out, 
         int r = pl_client_choose(client, first, deadline, &link);
         if (r == 0 && out->waits) r = pl_link_check_deadlock(link);
         if (r < 0) return r;
+        if (__builtin_expect(out->loan != NULL, 0) && !first) link = pl_client_lender(client, out, link);
         if (link->idless && out->one_way)
             return pl_error(-EOPNOTSUPP, "%s has no one-way messages: every request is answered",
                             pl_url_messages(client->target));
@@ -196,21 +216,16 @@ static int send_out(struct plait_client *client, const struct pl_outgoing *out, 
             if (r < 0)
                 return r == -ETIMEDOUT ? pl_error(r, "%s takes no more: the call never left", client->target_text) : r;
         } else {
-            if (!client->leading) {
-                (void)pl_client_pump(client);
-                pl_client_reap(client);
-            }
-            if (pl_clock_ns() >= pl_deadline_ns(deadline))
-                return pl_error(-ETIMEDOUT, "%s: connections end as soon as they are used: the call never left",
-                                client->target_text);
+            r = pl_link_forsake(client, deadline);
+            if (r < 0) return r;
         }
     }
 }
 
 /* ---- checks and options ---- */
 
-static int prepare(struct plait_client *client, const char *method, const void *data, size_t size,
-                   const plait_call_options *options, struct pl_outgoing *out, struct pl_deadline *deadline)
+int pl_call_prepare(struct plait_client *client, const char *method, const void *data, size_t size,
+                    const plait_call_options *options, struct pl_outgoing *out, struct pl_deadline *deadline)
 {
     plait_call_options known = { .size = sizeof(known) };
     if (__builtin_expect(pl_forked(&client->fork_hook), 0))
@@ -244,7 +259,8 @@ void pl_call_tell_cancelled(const struct pl_call *call)
     struct pl_frame frame = { .kind = PL_FRAME_CANCEL, .call = id_of(call) };
     struct pl_transport *transport = call->on->connection.transport;
     if (call->on->idless) return;
-    if (transport->ops->send(transport, &frame, NULL, false) == PL_TRANSPORT_OK) (void)transport->ops->flush(transport);
+    if (transport->ops->send(transport, &frame, NULL, PL_BODY_COPY) == PL_TRANSPORT_OK)
+        (void)transport->ops->flush(transport);
 }
 
 /* ---- synchronous ---- */
@@ -289,20 +305,16 @@ static int call_once(struct plait_client *client, const struct pl_outgoing *out,
     return r;
 }
 
-int plait_client_call(plait_client *client, const char *method, const void *data, size_t size,
-                      const plait_call_options *options, plait_reply **ret_reply)
+int pl_call_run(struct plait_client *client, struct pl_outgoing *out, struct pl_deadline *deadline,
+                plait_reply **ret_reply)
 {
-    struct pl_outgoing out;
-    struct pl_deadline deadline;
     plait_reply *reply = NULL;
-    if (ret_reply) *ret_reply = NULL;
-    int r = prepare(client, method, data, size, options, &out, &deadline);
-    if (r < 0) return r;
-    out.waits = true;
+    int r;
+    out->waits = true;
     pthread_mutex_lock(&client->lock);
     do {
-        r = call_once(client, &out, &deadline, &reply);
-        if (r == PL_RESEND && pl_clock_ns() >= pl_deadline_ns(&deadline))
+        r = call_once(client, out, deadline, &reply);
+        if (r == PL_RESEND && pl_clock_ns() >= pl_deadline_ns(deadline))
             r = pl_error(-ETIMEDOUT, "%s: every instance ended before it took the call", client->target_text);
     } while (r == PL_RESEND);
     pthread_mutex_unlock(&client->lock);
@@ -311,21 +323,26 @@ int plait_client_call(plait_client *client, const char *method, const void *data
     return r;
 }
 
-int plait_client_send(plait_client *client, const char *method, const void *data, size_t size,
-                      const plait_call_options *options)
+int plait_client_call(plait_client *client, const char *method, const void *data, size_t size,
+                      const plait_call_options *options, plait_reply **ret_reply)
 {
     struct pl_outgoing out;
     struct pl_deadline deadline;
+    if (ret_reply) *ret_reply = NULL;
+    int r = pl_call_prepare(client, method, data, size, options, &out, &deadline);
+    return r < 0 ? r : pl_call_run(client, &out, &deadline, ret_reply);
+}
+
+int pl_call_send(struct plait_client *client, struct pl_outgoing *out, struct pl_deadline *deadline)
+{
     struct pl_link *link;
-    int r = prepare(client, method, data, size, options, &out, &deadline);
-    if (r < 0) return r;
-    out.one_way = true;
+    out->one_way = true;
     pthread_mutex_lock(&client->lock);
-    r = send_out(client, &out, NULL, &deadline, true, &link);
+    int r = send_out(client, out, NULL, deadline, true, &link);
     /* While we wait the link may end, and another thread free it. */
     while (r == 0 && pl_link_lives(client, link) &&
            link->connection.transport->ops->pending(link->connection.transport)) {
-        r = pl_client_wait(client, NULL, &deadline);
+        r = pl_client_wait(client, NULL, deadline);
         if (r == 0) continue;
         if (pl_link_lives(client, link)) (void)link->connection.transport->ops->own(link->connection.transport);
         if (r == -ETIMEDOUT) r = 0; /* it is on its way: the rest is ours now */
@@ -335,48 +352,59 @@ int plait_client_send(plait_client *client, const char *method, const void *data
     return r;
 }
 
-/* ---- asynchronous ---- */
-
-/* A copy of OUT to send again, with its strings behind it. NULL: no memory. */
-static struct pl_outgoing *keep(const struct pl_outgoing *out)
-{
-    size_t name = out->method ? strlen(out->method) + 1 : 0;
-    struct pl_outgoing *kept = malloc(sizeof(*kept) + out->size + name);
-    if (kept == NULL) return NULL;
-    *kept = *out;
-    kept->data = kept + 1;
-    if (out->size) memcpy(kept + 1, out->data, out->size);
-    if (name) kept->method = memcpy((char *)(kept + 1) + out->size, out->method, name);
-    return kept;
-}
-
-int plait_client_call_async(plait_client *client, const char *method, const void *data, size_t size,
-                            const plait_call_options *options, plait_reply_fn *fn, void *context, uint64_t *ret_call)
+int plait_client_send(plait_client *client, const char *method, const void *data, size_t size,
+                      const plait_call_options *options)
 {
     struct pl_outgoing out;
     struct pl_deadline deadline;
+    int r = pl_call_prepare(client, method, data, size, options, &out, &deadline);
+    return r < 0 ? r : pl_call_send(client, &out, &deadline);
+}
+
+/* ---- asynchronous ---- */
+
+/* A copy of OUT to send again, with its strings behind it; a loan is taken over as it is. NULL: no memory. */
+static struct pl_outgoing *keep(const struct pl_outgoing *out)
+{
+    size_t name = out->method ? strlen(out->method) + 1 : 0, body = out->loan ? sizeof(*out->loan) : out->size;
+    struct pl_outgoing *kept = malloc(sizeof(*kept) + body + name);
+    if (kept == NULL) return NULL;
+    void *behind = kept + 1;
+    *kept = *out;
+    if (out->loan) {
+        kept->loan = memcpy(behind, out->loan, body);
+        *out->loan = (struct pl_loan){ 0 };
+    } else {
+        kept->data = behind;
+        if (out->size) memcpy(behind, out->data, out->size);
+    }
+    if (name) kept->method = memcpy((char *)behind + body, out->method, name);
+    return kept;
+}
+
+int pl_call_start(struct plait_client *client, struct pl_outgoing *out, struct pl_deadline *deadline,
+                  plait_reply_fn *fn, void *context, uint64_t *ret_call)
+{
     struct pl_link *link;
-    int r = prepare(client, method, data, size, options, &out, &deadline);
-    if (r == 0 && fn == NULL) r = pl_error(-EINVAL, "an asynchronous call needs a function to tell its end");
-    if (r < 0) return r;
-    struct pl_outgoing *kept = keep(&out);
-    if (kept == NULL) return pl_error(-ENOMEM, "no memory for a call of %zu bytes", size);
+    if (fn == NULL) return pl_error(-EINVAL, "an asynchronous call needs a function to tell its end");
+    struct pl_outgoing *kept = keep(out);
+    if (kept == NULL) return pl_error(-ENOMEM, "no memory for a call of %zu bytes", out->size);
     pthread_mutex_lock(&client->lock);
     struct pl_call *call = new_call(client);
-    r = client->closing ? pl_error(-ECANCELED, "the client is being closed")
-        : call          ? send_out(client, kept, call, &deadline, false, &link)
-                        : -ENOBUFS;
+    int r = client->closing ? pl_error(-ECANCELED, "the client is being closed")
+            : call          ? send_out(client, kept, call, deadline, kept->loan != NULL, &link)
+                            : -ENOBUFS;
     if (r < 0) {
         if (call) pl_call_free(client, call);
         pthread_mutex_unlock(&client->lock);
-        free(kept);
+        free_kept(kept);
         return r;
     }
-    call->idempotent = out.flags & PLAIT_CALL_IDEMPOTENT;
+    call->idempotent = out->flags & PLAIT_CALL_IDEMPOTENT;
     call->fn = fn;
     call->context = context;
     call->kept = kept;
-    call->deadline_ns = pl_deadline_ns(&deadline);
+    call->deadline_ns = pl_deadline_ns(deadline);
     if (client->async_count++ == 0 || call->deadline_ns < client->next_deadline)
         client->next_deadline = call->deadline_ns;
     if (ret_call) *ret_call = id_of(call);
@@ -385,6 +413,15 @@ int plait_client_call_async(plait_client *client, const char *method, const void
     pl_client_rest(client);
     pthread_mutex_unlock(&client->lock);
     return 0;
+}
+
+int plait_client_call_async(plait_client *client, const char *method, const void *data, size_t size,
+                            const plait_call_options *options, plait_reply_fn *fn, void *context, uint64_t *ret_call)
+{
+    struct pl_outgoing out;
+    struct pl_deadline deadline;
+    int r = pl_call_prepare(client, method, data, size, options, &out, &deadline);
+    return r < 0 ? r : pl_call_start(client, &out, &deadline, fn, context, ret_call);
 }
 
 __attribute__((cold)) int plait_client_cancel(plait_client *client, uint64_t id)
@@ -428,7 +465,7 @@ __attribute__((cold)) static int send_again(struct plait_client *client, struct 
     call->sent = false;
     call->kept->timeout_ms =
         call->deadline_ns == PL_NEVER ? PLAIT_FOREVER : 1 + (int64_t)((call->deadline_ns - now) / 1000000);
-    int r = send_out(client, call->kept, call, &soon, false, &link);
+    int r = send_out(client, call->kept, call, &soon, call->kept->loan != NULL, &link);
     if (r < 0) return r;
     call->done = false;
     if (call->deadline_ns < client->next_deadline) client->next_deadline = call->deadline_ns;

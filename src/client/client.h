@@ -3,6 +3,7 @@
  * client.c   open, close, fork, fd, methods
  * choose.c   instances to links: connecting, load, reconnecting
  * call.c     calls and sends on their way out; cancel; retries
+ * loan.c     memory for calls and sends, and its way out
  * file.c     replies and deaths on their way in: each reply is filed with the call that it answers
  * wait.c     one leader reads, the others wait for their own
  *
@@ -101,7 +102,8 @@ struct pl_outgoing {
     uint64_t trace;
     int64_t timeout_ms;
     bool one_way;
-    bool waits; /* the caller blocks until it is answered */
+    bool waits;           /* the caller blocks until it is answered */
+    struct pl_loan *loan; /* in which the data lie; NULL: in the caller's memory */
 };
 
 struct plait_client {
@@ -182,11 +184,25 @@ int pl_link_method(struct pl_link *link, const char *method, uint32_t *ret_index
 /* ---- call.c ---- */
 struct pl_call *pl_call_of(struct plait_client *client, uint64_t id);
 void pl_call_free(struct plait_client *client, struct pl_call *call);
+/* What plait_client_call, _call_async and _send do, cut in two: checks, then the deed. */
+int pl_call_prepare(struct plait_client *client, const char *method, const void *data, size_t size,
+                    const plait_call_options *options, struct pl_outgoing *out, struct pl_deadline *deadline);
+int pl_call_run(struct plait_client *client, struct pl_outgoing *out, struct pl_deadline *deadline,
+                plait_reply **ret_reply);
+int pl_call_start(struct plait_client *client, struct pl_outgoing *out, struct pl_deadline *deadline,
+                  plait_reply_fn *fn, void *context, uint64_t *ret_call); /* takes the loan, if it gets that far */
+int pl_call_send(struct plait_client *client, struct pl_outgoing *out, struct pl_deadline *deadline);
 void pl_call_tell_cancelled(const struct pl_call *call); /* its server, while it is on a link */
 void pl_client_resend(struct plait_client *client);
 void pl_client_ring_ready(struct plait_client *client);
 bool pl_link_lives(const struct plait_client *client, const struct pl_link *link);
 int pl_link_check_deadlock(const struct pl_link *link);
+/* LINK failed when it was used: another one, unless the deadline is over (-ETIMEDOUT with text). */
+int pl_link_forsake(struct plait_client *client, struct pl_deadline *deadline);
+
+/* ---- loan.c ---- */
+/* The link that can send OUT's loan without a copy, or LINK. */
+struct pl_link *pl_client_lender(struct plait_client *client, const struct pl_outgoing *out, struct pl_link *link);
 
 /* ---- file.c ---- */
 bool pl_client_pump(struct plait_client *client);   /* receives what is there; true: something moved */

@@ -16,8 +16,15 @@
 struct parked {
     struct pl_list link;
     struct pl_frame frame;
+    struct pl_loan loan; /* in which the body lies; data NULL: it lies here */
     uint8_t body[];
 };
+
+static void free_parked(struct parked *parked)
+{
+    pl_loan_give_back(&parked->loan);
+    free(parked);
+}
 
 /* While no request of the session is deferred nobody else sends, and the lock is not needed. */
 static bool lock_send(struct pl_session *session)
@@ -33,9 +40,10 @@ static void unlock_send(struct pl_session *session, bool locked)
     if (locked) pthread_mutex_unlock(&session->send_lock);
 }
 
-__attribute__((cold)) static int park(struct pl_session *session, const struct pl_frame *frame, const void *body)
+__attribute__((cold)) static int park(struct pl_session *session, const struct pl_frame *frame, const void *body,
+                                      struct pl_loan *loan)
 {
-    struct parked *parked = malloc(sizeof(*parked) + frame->size);
+    struct parked *parked = malloc(sizeof(*parked) + (loan ? 0 : frame->size));
     if (parked == NULL) {
         /* Relaxed: the knock orders it. */
         atomic_store_explicit(&session->lost_answer, true, memory_order_relaxed);
@@ -43,19 +51,25 @@ __attribute__((cold)) static int park(struct pl_session *session, const struct p
         return pl_error(-ENOMEM, "no memory to keep an answer of %u bytes", frame->size);
     }
     parked->frame = *frame;
-    if (frame->size) memcpy(parked->body, body, frame->size);
+    parked->loan = (struct pl_loan){ 0 };
+    if (loan) {
+        parked->loan = *loan;
+        *loan = (struct pl_loan){ 0 };
+    } else if (frame->size) {
+        memcpy(parked->body, body, frame->size);
+    }
     pl_list_append(&session->parked, &parked->link);
     pl_count(&session->counters->parked, 1);
     pl_reactor_knock(session->reactor, session);
     return 0;
 }
 
-int pl_session_send(struct pl_session *session, const struct pl_frame *frame, const void *body)
+int pl_session_send(struct pl_session *session, const struct pl_frame *frame, const void *body, struct pl_loan *loan)
 {
     struct pl_transport *transport = session->connection.transport;
-    if (!pl_list_empty(&session->parked)) return park(session, frame, body);
-    int r = transport->ops->send(transport, frame, body, false);
-    if (r == PL_TRANSPORT_FULL) return park(session, frame, body);
+    if (!pl_list_empty(&session->parked)) return park(session, frame, body, loan);
+    int r = transport->ops->send(transport, frame, body, loan ? PL_BODY_LOANED : PL_BODY_COPY);
+    if (r == PL_TRANSPORT_FULL) return park(session, frame, body, loan);
     if (r == PL_TRANSPORT_OK) r = transport->ops->flush(transport);
     if (__builtin_expect(r == PL_TRANSPORT_OK, 1)) return 0;
     if (r < 0 && r != -EINVAL) /* that one's sender has something else to say; relaxed: the knock orders it */
@@ -71,10 +85,12 @@ __attribute__((cold)) int pl_session_flush_parked(struct pl_session *session)
     int r = transport->ops->flush(transport);
     while (r >= 0 && !pl_list_empty(&session->parked)) {
         struct parked *parked = pl_container_of(session->parked.next, struct parked, link);
-        r = transport->ops->send(transport, &parked->frame, parked->body, false);
+        bool loaned = parked->loan.data != NULL;
+        r = transport->ops->send(transport, &parked->frame, loaned ? parked->loan.data : parked->body,
+                                 loaned ? PL_BODY_LOANED : PL_BODY_COPY);
         if (r != PL_TRANSPORT_OK) break;
         pl_list_remove(&parked->link);
-        free(parked);
+        free_parked(parked);
         r = transport->ops->flush(transport);
     }
     bool parked = !pl_list_empty(&session->parked), pending = transport->ops->pending(transport);
@@ -96,13 +112,14 @@ bool pl_session_unsent(struct pl_session *session)
 void pl_session_drop_parked(struct pl_session *session)
 {
     struct pl_list *item;
-    while ((item = pl_list_take(&session->parked)) != NULL) free(pl_container_of(item, struct parked, link));
+    while ((item = pl_list_take(&session->parked)) != NULL) free_parked(pl_container_of(item, struct parked, link));
 }
 
 /* ---- answering ---- */
 
+/* LOAN: in which DATA lie; NULL: they don't. Whatever of it is left afterwards is the caller's. */
 static int send_answer(struct plait_request *request, uint32_t status, plait_encoding encoding, const void *data,
-                       size_t size)
+                       size_t size, struct pl_loan *loan)
 {
     struct pl_session *session = request->session;
     char text[128];
@@ -116,6 +133,7 @@ static int send_answer(struct plait_request *request, uint32_t status, plait_enc
                                                    : "this client's max_message",
                                 (unsigned long long)session->reply_limit);
         data = text;
+        loan = NULL;
         status = PL_STATUS_TOO_LARGE;
         encoding = PLAIT_UTF8;
     }
@@ -127,13 +145,13 @@ static int send_answer(struct plait_request *request, uint32_t status, plait_enc
         .call = request->message.frame.call,
         .trace = request->message.frame.trace,
     };
-    int sent = pl_session_send(session, &frame, data);
+    int sent = pl_session_send(session, &frame, data, loan);
     if (sent == -EINVAL && session->idless) {
         /* The framing cannot carry it (a newline in a line): the caller learns that instead. */
         const char *why = pl_error_text();
         frame.method = PL_STATUS_NO_REPLY;
         frame.size = (uint32_t)strlen(why);
-        (void)pl_session_send(session, &frame, why);
+        (void)pl_session_send(session, &frame, why, NULL);
     }
     pl_count(&session->counters->replies, 1);
     pl_count(&session->counters->bytes_out, size);
@@ -151,7 +169,7 @@ void pl_server_give_inbound_back(struct plait_server *server, uint64_t bytes)
 
 /* From any thread. Frees REQUEST. */
 static int answer_deferred(struct plait_request *request, uint32_t status, plait_encoding encoding, const void *data,
-                           size_t size)
+                           size_t size, struct pl_loan *loan)
 {
     struct pl_session *session = request->session;
     int r = 0;
@@ -160,7 +178,7 @@ static int answer_deferred(struct plait_request *request, uint32_t status, plait
     if (session->dead) {
         r = pl_error(-ECONNRESET, "the caller of this deferred request is gone");
     } else {
-        if (!request->one_way) r = send_answer(request, status, encoding, data, size);
+        if (!request->one_way) r = send_answer(request, status, encoding, data, size, loan);
         pl_server_give_inbound_back(session->server, request->admitted);
         pl_load_defer(session->server->load, -1);
         pl_count(&session->counters->outstanding, (uint64_t)-1);
@@ -177,7 +195,7 @@ static int answer_deferred(struct plait_request *request, uint32_t status, plait
 }
 
 static int answer(struct plait_request *request, uint32_t status, plait_encoding encoding, const void *data,
-                  size_t size)
+                  size_t size, struct pl_loan *loan)
 {
     if (pl_forked(&request->session->fork_mark))
         return pl_error(-ECHILD, "this request was taken before fork(); answer it in the parent");
@@ -187,23 +205,23 @@ static int answer(struct plait_request *request, uint32_t status, plait_encoding
     if (request->answered)
         return pl_error(-EALREADY, "this request is answered already, or was deferred: answer the deferred one");
     request->answered = true;
-    if (request->deferred) return answer_deferred(request, status, encoding, data, size);
+    if (request->deferred) return answer_deferred(request, status, encoding, data, size, loan);
     if (request->one_way) return 0;
     bool locked = lock_send(request->session);
-    int r = send_answer(request, status, encoding, data, size);
+    int r = send_answer(request, status, encoding, data, size, loan);
     unlock_send(request->session, locked);
     return r;
 }
 
 int plait_request_reply(plait_request *request, const void *data, size_t size)
 {
-    return answer(request, PL_STATUS_OK, PLAIT_BYTES, data, size);
+    return answer(request, PL_STATUS_OK, PLAIT_BYTES, data, size, NULL);
 }
 
 int plait_request_reply_as(plait_request *request, plait_encoding encoding, const void *data, size_t size)
 {
     if ((unsigned)encoding > PLAIT_ARRAY) return pl_error(-EINVAL, "unknown encoding %d", (int)encoding);
-    return answer(request, PL_STATUS_OK, encoding, data, size);
+    return answer(request, PL_STATUS_OK, encoding, data, size, NULL);
 }
 
 static int answer_text(plait_request *request, uint32_t status, const char *format, va_list arguments)
@@ -222,7 +240,7 @@ static int answer_text(plait_request *request, uint32_t status, const char *form
         text = space;
         size = (int)sizeof(space) - 1;
     }
-    int r = answer(request, status, PLAIT_UTF8, text, (size_t)size);
+    int r = answer(request, status, PLAIT_UTF8, text, (size_t)size, NULL);
     if (text != space) free(text);
     return r;
 }
@@ -247,6 +265,55 @@ int plait_request_fail(plait_request *request, uint32_t status, const char *form
     return r;
 }
 
+/* ---- loans ---- */
+
+/* From the request's connection, under its send lock. */
+static int lend(struct plait_request *request, size_t size, struct pl_loan *ret_loan)
+{
+    struct pl_session *session = request->session;
+    bool locked = request->deferred;
+    if (locked) pthread_mutex_lock(&session->send_lock);
+    else locked = lock_send(session);
+    int r = session->dead ? pl_error(-ECONNRESET, "the caller of this request is gone")
+                          : pl_transport_loan(session->connection.transport, size, false, ret_loan);
+    unlock_send(session, locked);
+    /* Nobody waits in a reactor: while all are out, the answer is copied. A broken connection shows with the answer. */
+    return r == PL_TRANSPORT_FULL || r == -EPROTO ? pl_loan_plain(ret_loan, size) : r;
+}
+
+int plait_request_reply_loan(plait_request *request, size_t size, plait_loan **ret_loan)
+{
+    struct pl_loan loan = { 0 };
+    plait_loan *handle;
+    if (pl_forked(&request->session->fork_mark))
+        return pl_error(-ECHILD, "this request was taken before fork(); answer it in the parent");
+    if (request->answered) return pl_error(-EALREADY, "this request is answered already, or was deferred");
+    uint64_t limit = request->session->reply_limit;
+    if (size > limit || size > PLAIT_MESSAGE_MAX)
+        return pl_error(-EMSGSIZE, "a loan of %zu bytes; the caller's limit is max_message=%llu, the library's %u",
+                        size, (unsigned long long)limit, PLAIT_MESSAGE_MAX);
+    int r = lend(request, size, &loan);
+    if (r == 0) r = pl_transport_loan_populate(&loan);
+    if (r == 0) r = pl_loan_new(&handle, &loan);
+    if (r < 0) {
+        pl_loan_give_back(&loan);
+        return r;
+    }
+    *ret_loan = handle;
+    return 0;
+}
+
+int plait_request_reply_loaned(plait_request *request, plait_encoding encoding, plait_loan *loan, size_t size)
+{
+    struct pl_loan lent;
+    int r = pl_loan_take(loan, size, &lent);
+    if (r < 0) return r;
+    if ((unsigned)encoding > PLAIT_ARRAY) r = pl_error(-EINVAL, "unknown encoding %d", (int)encoding);
+    else r = answer(request, PL_STATUS_OK, encoding, lent.data, size, &lent);
+    pl_loan_give_back(&lent);
+    return r;
+}
+
 /* ---- the handler ---- */
 
 __attribute__((cold)) void pl_request_refuse(struct pl_session *session, const struct pl_frame *frame, uint32_t status,
@@ -256,7 +323,7 @@ __attribute__((cold)) void pl_request_refuse(struct pl_session *session, const s
     if (text == NULL) text = pl_status_text(status);
     if (frame->kind != PL_FRAME_CALL) return;
     bool locked = lock_send(session);
-    (void)send_answer(&request, status, PLAIT_UTF8, text, strlen(text));
+    (void)send_answer(&request, status, PLAIT_UTF8, text, strlen(text), NULL);
     unlock_send(session, locked);
 }
 

@@ -216,7 +216,8 @@ void pl_request_run(struct pl_session *session, struct pl_message *message);
 void pl_request_cancel(struct pl_session *session, uint64_t call);
 /* Answers STATUS; TEXT NULL: the status's own. */
 void pl_request_refuse(struct pl_session *session, const struct pl_frame *frame, uint32_t status, const char *text);
-int pl_session_send(struct pl_session *session, const struct pl_frame *frame, const void *body);
+/* BODY may lie in LOAN (NULL: it doesn't), which is taken over if the answer has to wait. */
+int pl_session_send(struct pl_session *session, const struct pl_frame *frame, const void *body, struct pl_loan *loan);
 bool pl_session_unsent(struct pl_session *session);      /* answers wait for room; reactor's thread */
 int pl_session_flush_parked(struct pl_session *session); /* reactor's thread; 0 or -errno */
 void pl_session_drop_parked(struct pl_session *session);

@@ -475,7 +475,7 @@ __attribute__((cold)) void pl_session_drain(struct pl_session *session)
         struct pl_frame frame = { .kind = PL_FRAME_GOAWAY, .size = sizeof(position) };
         pl_frame_store_u64(position, session->taken_limit);
         pthread_mutex_lock(&session->send_lock);
-        (void)pl_session_send(session, &frame, position);
+        (void)pl_session_send(session, &frame, position, NULL);
         pthread_mutex_unlock(&session->send_lock);
     }
     check_deferred(session);

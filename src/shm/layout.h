@@ -37,6 +37,8 @@ struct pl_channel_control {
     } side[2];
     /* [direction of travel][segment id]: the generation that the receiver has given back */
     _Alignas(64) _Atomic uint32_t returned[2][PL_SEGMENTS_MAX];
+    /* [direction of travel] the sender waits for a segment: ring its doorbell after giving one back */
+    _Alignas(64) _Atomic uint32_t wanted[2];
 };
 
 static_assert(sizeof(struct pl_ring_shared) == 256, "each word on a cache line of its own");

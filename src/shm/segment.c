@@ -5,6 +5,9 @@
  * the slot is lent with; anything else is a lie. Pages are populated up to the largest payload so far,
  * so that reuse costs the copy alone.
  *
+ * Holders: whoever holds a segment may let go of it at any time, from any thread, and after the pool is
+ * closed. One mutex guards who holds what; the pool lives until it is closed and nobody holds anything.
+ *
  * Receiver: the map lives until its owner has closed it and the last view is released. One mutex
  * orders close and release, so that no store reaches the table after close.
  */
@@ -12,7 +15,9 @@
 
 #include "base/error.h"
 #include "base/fd.h"
+#include "base/clock.h"
 #include "base/fork.h"
+#include "shm/doorbell.h"
 #include "shm/memory.h"
 
 #include <errno.h>
@@ -31,15 +36,27 @@ enum { POPULATE_STEP = 1 << 16 };
 enum { SEALS = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL };
 enum { WASTE = 3 }; /* an idle segment of 2^3 times the size is too good for it */
 
+uint64_t pl_segment_idle_ns = 10000000000;
+
 struct slot {
     struct pl_segment segment; /* first: handed out and taken back as this */
-    size_t populated;
+    struct pl_segment_pool *pool;
+    size_t populated;  /* while it is held: its holder's */
     uint64_t used;     /* when it was taken last, by the pool's count */
+    uint64_t idle_at;  /* ticks: when it was first seen idle; 0: not since its last use */
     uint32_t returned; /* what the table said last */
     bool lent;
+    bool held; /* under the lock */
 };
 
 struct pl_segment_pool {
+    struct pl_fork_hook fork;
+    pthread_mutex_t lock; /* for who holds, who waits, and closed */
+    uint32_t holders;
+    bool closed;
+    bool waiting; /* for a release; then ring the bell */
+    int bell;
+    _Atomic uint32_t *wanted; /* NULL: nobody can be asked */
     _Atomic uint32_t *returned;
     uint64_t uses;
     uint32_t classes; /* bit n: a payload of class n came before */
@@ -47,13 +64,33 @@ struct pl_segment_pool {
     struct slot *slots[PL_SEGMENTS_MAX];
 };
 
+/* A child holds nothing: it reads and frees its copy, and the parent's memory stays as it is. */
+static void ignore_in_child(struct pl_fork_hook *hook)
+{
+    (void)hook;
+}
+
 int pl_segment_pool_new(struct pl_segment_pool **ret_pool, _Atomic uint32_t *returned)
 {
     struct pl_segment_pool *pool = calloc(1, sizeof *pool);
     if (pool == NULL) return pl_error(-ENOMEM, "segments: out of memory");
+    pool->fork.in_child = ignore_in_child;
+    int r = pl_fork_add(&pool->fork);
+    if (r < 0) {
+        free(pool);
+        return r;
+    }
+    pthread_mutex_init(&pool->lock, NULL);
     pool->returned = returned;
+    pool->bell = -1;
     *ret_pool = pool;
     return 0;
+}
+
+void pl_segment_pool_wake(struct pl_segment_pool *pool, _Atomic uint32_t *wanted, int bell)
+{
+    pool->wanted = wanted;
+    pool->bell = bell;
 }
 
 static void drop_memory(struct slot *slot)
@@ -65,14 +102,42 @@ static void drop_memory(struct slot *slot)
     pl_close(&segment->fd);
 }
 
-void pl_segment_pool_free(struct pl_segment_pool *pool)
+static void destroy(struct pl_segment_pool *pool)
 {
-    if (pool == NULL) return;
     for (uint32_t i = 0; i < pool->count; i++) {
         drop_memory(pool->slots[i]);
         free(pool->slots[i]);
     }
+    pl_fork_remove(&pool->fork);
+    pthread_mutex_destroy(&pool->lock);
     free(pool);
+}
+
+void pl_segment_pool_free(struct pl_segment_pool *pool)
+{
+    if (pool == NULL) return;
+    pthread_mutex_lock(&pool->lock);
+    pool->closed = true;
+    for (uint32_t i = 0; i < pool->count; i++)
+        if (!pool->slots[i]->held) drop_memory(pool->slots[i]);
+    bool last = pool->holders == 0;
+    pthread_mutex_unlock(&pool->lock);
+    if (last) destroy(pool);
+}
+
+void pl_segment_release(struct pl_segment *segment)
+{
+    struct slot *slot = (struct slot *)segment;
+    struct pl_segment_pool *pool = slot->pool;
+    if (pl_forked(&pool->fork)) return;
+    pthread_mutex_lock(&pool->lock);
+    slot->held = false;
+    bool last = --pool->holders == 0 && pool->closed;
+    if (pool->closed) drop_memory(slot);
+    else if (pool->waiting) pl_doorbell_ring(pool->bell); /* under the lock: the bell goes with the pool */
+    pool->waiting = false;
+    pthread_mutex_unlock(&pool->lock);
+    if (last) destroy(pool);
 }
 
 /* Takes back what the receiver gave back. */
@@ -91,6 +156,11 @@ static int collect(struct pl_segment_pool *pool)
         slot->lent = false;
     }
     return 0;
+}
+
+static bool busy(const struct slot *slot)
+{
+    return slot->lent || slot->held;
 }
 
 static uint32_t class_of(size_t size)
@@ -131,7 +201,9 @@ static struct slot *find_idle(const struct pl_segment_pool *pool, size_t size)
     for (uint32_t i = 0; i < pool->count; i++) {
         struct slot *slot = pool->slots[i];
         size_t capacity = slot->segment.capacity;
-        if (slot->lent || capacity < size || (capacity > most && pool->count < PL_SEGMENTS_MAX)) continue;
+        if (busy(slot) || slot->segment.data == NULL || capacity < size ||
+            (capacity > most && pool->count < PL_SEGMENTS_MAX))
+            continue;
         if (best == NULL || capacity < best->segment.capacity ||
             (capacity == best->segment.capacity && slot->used > best->used))
             best = slot;
@@ -145,54 +217,156 @@ static struct slot *find_room(struct pl_segment_pool *pool)
     struct slot *oldest = NULL;
     for (uint32_t i = 0; i < pool->count; i++) {
         struct slot *slot = pool->slots[i];
-        if (slot->lent) continue;
+        if (busy(slot)) continue;
         if (slot->segment.data == NULL) return slot;
         if (oldest == NULL || slot->used < oldest->used) oldest = slot;
     }
     if (pool->count == PL_SEGMENTS_MAX) return oldest;
     struct slot *slot = calloc(1, sizeof *slot);
     if (slot == NULL) return NULL;
+    slot->pool = pool;
     slot->segment.id = pool->count;
     slot->segment.fd = -1;
     pool->slots[pool->count++] = slot;
     return slot;
 }
 
-static int populate(struct slot *slot, size_t size)
+int pl_segment_populate(struct pl_segment *segment, size_t size)
 {
+    struct slot *slot = (struct slot *)segment;
     if (size <= slot->populated) return 0;
     size_t end = (size + POPULATE_STEP - 1) & ~(size_t)(POPULATE_STEP - 1);
-    if (end > slot->segment.capacity) end = slot->segment.capacity;
-    int r = pl_memory_populate(slot->segment.data + slot->populated, end - slot->populated, 1);
-    if (r < 0) return r;
+    if (end > segment->capacity) end = segment->capacity;
+    int r = pl_memory_populate(segment->data + slot->populated, end - slot->populated, 1);
+    if (r < 0) {
+        /* Memory that nobody has heard of yet is worth nothing; announced memory may do for less. */
+        if (segment->fd >= 0) drop_memory(slot);
+        return r;
+    }
     slot->populated = end;
     return 0;
 }
 
-int pl_segment_take(struct pl_segment_pool *pool, size_t size, struct pl_segment **ret_segment)
+/* A slot with memory for SIZE bytes, nobody's yet. FRUGAL: not for a class that comes for the first time. */
+static int find(struct pl_segment_pool *pool, size_t size, bool frugal, struct slot **ret_slot)
 {
-    int r = collect(pool);
-    if (r < 0) return r;
     uint32_t class = class_of(size);
     if (class > CLASS_MAX) return PL_SEGMENT_NONE;
     struct slot *slot = find_idle(pool, size);
     if (slot == NULL) {
         bool first = (pool->classes & 1U << class) == 0;
         pool->classes |= 1U << class;
-        if (first) return PL_SEGMENT_NONE;
+        if (first && frugal) return PL_SEGMENT_NONE;
         slot = find_room(pool);
-        if (slot == NULL || make_memory(slot, class) < 0) return PL_SEGMENT_NONE;
+        if (slot == NULL) return PL_SEGMENT_NONE;
+        int r = make_memory(slot, class);
+        if (r < 0) return r;
     }
-    if (populate(slot, size) < 0) {
-        /* Memory that nobody has heard of yet is worth nothing; announced memory may do for less. */
-        if (slot->segment.fd >= 0) drop_memory(slot);
-        return PL_SEGMENT_NONE;
-    }
-    if (++slot->segment.generation == 0) slot->segment.generation = 1;
     slot->used = ++pool->uses;
-    slot->lent = true;
+    slot->idle_at = 0;
+    *ret_slot = slot;
+    return 0;
+}
+
+void pl_segment_send(struct pl_segment_pool *pool, struct pl_segment *segment)
+{
+    (void)pool;
+    if (++segment->generation == 0) segment->generation = 1;
+    ((struct slot *)segment)->lent = true;
+}
+
+int pl_segment_take(struct pl_segment_pool *pool, size_t size, struct pl_segment **ret_segment)
+{
+    struct slot *slot;
+    int r = collect(pool);
+    if (r < 0) return r;
+    pthread_mutex_lock(&pool->lock);
+    r = find(pool, size, true, &slot);
+    pthread_mutex_unlock(&pool->lock);
+    if (r != 0 || pl_segment_populate(&slot->segment, size) < 0) return PL_SEGMENT_NONE;
+    pl_segment_send(pool, &slot->segment);
     *ret_segment = &slot->segment;
     return 0;
+}
+
+int pl_segment_hold(struct pl_segment_pool *pool, size_t size, struct pl_segment **ret_segment)
+{
+    struct slot *slot;
+    int r = collect(pool);
+    if (r < 0) return r;
+    pthread_mutex_lock(&pool->lock);
+    r = find(pool, size, false, &slot);
+    if (r == 0) {
+        slot->held = true;
+        pool->holders++;
+        *ret_segment = &slot->segment;
+    }
+    pthread_mutex_unlock(&pool->lock);
+    return r;
+}
+
+struct pl_segment *pl_segment_held_at(struct pl_segment_pool *pool, const void *data)
+{
+    struct pl_segment *found = NULL;
+    pthread_mutex_lock(&pool->lock);
+    for (uint32_t i = 0; i < pool->count && found == NULL; i++) {
+        struct slot *slot = pool->slots[i];
+        if (slot->held && !slot->lent && slot->segment.data == data) found = &slot->segment;
+    }
+    pthread_mutex_unlock(&pool->lock);
+    return found;
+}
+
+bool pl_segment_want(struct pl_segment_pool *pool)
+{
+    if (pool->wanted == NULL) return false;
+    pthread_mutex_lock(&pool->lock);
+    pool->waiting = true;
+    pthread_mutex_unlock(&pool->lock);
+    /* Relaxed, as are the loads: the fence is between them. */
+    atomic_store_explicit(pool->wanted, 1, memory_order_relaxed);
+    /* FS2: pairs with FS1 in give_back: the receiver sees the question or we what it gave back. */
+    atomic_thread_fence(memory_order_seq_cst);
+    unsigned held, lent;
+    bool lie = collect(pool) < 0;
+    pl_segment_census(pool, &held, &lent);
+    return lie || held + lent < PL_SEGMENTS_MAX;
+}
+
+/* What is both held and lent counts as held: its holder may do something about it. */
+void pl_segment_census(struct pl_segment_pool *pool, unsigned *ret_held, unsigned *ret_lent)
+{
+    unsigned held = 0, lent = 0;
+    pthread_mutex_lock(&pool->lock);
+    for (uint32_t i = 0; i < pool->count; i++) {
+        if (pool->slots[i]->held) held++;
+        else if (pool->slots[i]->lent) lent++;
+    }
+    pthread_mutex_unlock(&pool->lock);
+    *ret_held = held;
+    *ret_lent = lent;
+}
+
+struct pl_segment *pl_segment_idle(struct pl_segment_pool *pool, uint64_t now)
+{
+    struct pl_segment *found = NULL;
+    uint64_t least = pl_ticks_of_ns(pl_segment_idle_ns);
+    if (collect(pool) < 0) return NULL; /* the next use tells */
+    pthread_mutex_lock(&pool->lock);
+    for (uint32_t i = 0; i < pool->count && found == NULL; i++) {
+        struct slot *slot = pool->slots[i];
+        if (busy(slot) || slot->segment.data == NULL) continue;
+        if (slot->idle_at == 0) slot->idle_at = now;
+        if (now - slot->idle_at >= least) found = &slot->segment;
+    }
+    pthread_mutex_unlock(&pool->lock);
+    return found;
+}
+
+void pl_segment_drop(struct pl_segment_pool *pool, struct pl_segment *segment)
+{
+    (void)pool;
+    drop_memory((struct slot *)segment);
 }
 
 void pl_segment_announced(struct pl_segment_pool *pool, struct pl_segment *segment)
@@ -218,7 +392,9 @@ struct pl_segment_map {
     bool inherited; /* this is a forked child's copy */
     pthread_mutex_t lock;
     _Atomic uint32_t *returned; /* NULL: closed */
-    uint32_t references;        /* the owner's and one for each view */
+    _Atomic uint32_t *wanted;   /* NULL: nobody asks */
+    int bell;
+    uint32_t references; /* the owner's and one for each view */
     struct mapping *mappings[PL_SEGMENTS_MAX];
 };
 
@@ -252,6 +428,12 @@ int pl_segment_map_new(struct pl_segment_map **ret_map, _Atomic uint32_t *return
     map->references = 1;
     *ret_map = map;
     return 0;
+}
+
+void pl_segment_map_wake(struct pl_segment_map *map, _Atomic uint32_t *wanted, int bell)
+{
+    map->wanted = wanted;
+    map->bell = bell;
 }
 
 static void mapping_free(struct mapping *mapping)
@@ -327,6 +509,24 @@ int pl_segment_map_add(struct pl_segment_map *map, int fd, uint32_t id, uint64_t
     return r;
 }
 
+int pl_segment_map_drop(struct pl_segment_map *map, uint32_t id)
+{
+    int r = 0;
+    struct mapping *mapping = NULL;
+    pthread_mutex_lock(&map->lock);
+    if (map->returned == NULL) r = closed();
+    else if (id >= PL_SEGMENTS_MAX || map->mappings[id] == NULL || map->mappings[id]->lent)
+        r = pl_error(-EPROTO, "segments: the peer drops segment %u, which it never announced or which is in use here",
+                     id);
+    else {
+        mapping = map->mappings[id];
+        map->mappings[id] = NULL;
+    }
+    pthread_mutex_unlock(&map->lock);
+    mapping_free(mapping);
+    return r;
+}
+
 /* Lends the mapping, so that nobody unmaps it, and takes a reference. */
 static int lend(struct pl_segment_map *map, uint32_t id, uint64_t size, struct mapping **ret_mapping)
 {
@@ -363,6 +563,17 @@ static int populate_for_reading(struct mapping *mapping, uint64_t size)
     return 0;
 }
 
+static void ring_if_wanted(struct pl_segment_map *map)
+{
+    if (map->wanted == NULL) return;
+    /* FS1: pairs with FS2 in pl_segment_want: the sender sees what came back or we its question. */
+    atomic_thread_fence(memory_order_seq_cst);
+    /* Relaxed, both: after the fence; one ring too many does no harm. */
+    if (atomic_load_explicit(map->wanted, memory_order_relaxed) == 0) return;
+    atomic_store_explicit(map->wanted, 0, memory_order_relaxed);
+    pl_doorbell_ring(map->bell);
+}
+
 /* Ends a view; with a generation other than 0 the sender hears of it. */
 static void give_back(struct pl_segment_map *map, uint32_t id, uint32_t generation)
 {
@@ -374,6 +585,7 @@ static void give_back(struct pl_segment_map *map, uint32_t id, uint32_t generati
     } else if (generation != 0) {
         /* RS1: our reads are done, pairs with AS1 in collect. */
         atomic_store_explicit(&map->returned[id], generation, memory_order_release);
+        ring_if_wanted(map);
     }
     unref_unlock(map);
 }

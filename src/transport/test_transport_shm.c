@@ -414,3 +414,108 @@ TEST(spinning_knows_whether_the_peer_needs_our_cpu)
     CHECK_INT(pair.server->ops->spinning(pair.server), PL_SPINNING_YIELD);
     shm_pair_close(&pair);
 }
+
+/* ---- loans ---- */
+
+static struct pl_message lend_and_receive(struct shm_pair *pair, size_t size, uint64_t call, struct pl_loan *loan)
+{
+    struct pl_frame frame = frame_of(PL_FRAME_CALL, call, size);
+    struct pl_message message;
+    uint8_t *body = pattern(size, (unsigned)call);
+    CHECK_INT(pl_transport_loan(pair->client, size, false, loan), 0);
+    CHECK_INT(pl_transport_loan_populate(loan), 0);
+    memcpy(loan->data, body, size);
+    free(body);
+    CHECK(pl_transport_lent(pair->client, loan));
+    CHECK_INT(pair->client->ops->send(pair->client, &frame, loan->data, PL_BODY_LOANED), PL_TRANSPORT_OK);
+    CHECK(!pl_transport_lent(pair->client, loan)); /* not a second time */
+    CHECK(pair->client->ops->flush(pair->client) >= 0);
+    CHECK_INT(receive_all_of(pair->server, pair->client, &message), PL_TRANSPORT_OK);
+    check_message(&message, call, size, (unsigned)call);
+    return message;
+}
+
+TEST(a_loan_is_received_from_its_own_pages)
+{
+    struct shm_pair pair;
+    struct pl_loan loan;
+    shm_pair_open(&pair);
+    for (uint64_t i = 0; i < 5; i++) {
+        struct pl_message message = lend_and_receive(&pair, 1 << 20, i, &loan);
+        loan.data[77] ^= 0xff; /* the holder can still write, and that shows there */
+        CHECK_INT(message.body[77], loan.data[77]);
+        pl_message_release(pair.server, &message);
+        pl_loan_give_back(&loan);
+    }
+    shm_pair_close(&pair);
+}
+
+TEST(a_loan_sent_as_a_plain_body_is_copied_and_stays_a_loan)
+{
+    struct shm_pair pair;
+    struct pl_loan loan;
+    struct pl_message message;
+    shm_pair_open(&pair);
+    CHECK_INT(pl_transport_loan(pair.client, 1 << 20, false, &loan), 0);
+    memset(loan.data, 5, 1 << 20);
+    for (int i = 0; i < 3; i++) {
+        struct pl_frame frame = frame_of(PL_FRAME_CALL, 1, 1 << 20);
+        CHECK_INT(pair.client->ops->send(pair.client, &frame, loan.data, PL_BODY_COPY), PL_TRANSPORT_OK);
+        CHECK(pair.client->ops->flush(pair.client) >= 0);
+        CHECK_INT(receive_all_of(pair.server, pair.client, &message), PL_TRANSPORT_OK);
+        memset(loan.data, 6, 100);
+        CHECK_INT(message.body[0], 5);
+        memset(loan.data, 5, 100);
+        pl_message_release(pair.server, &message);
+        CHECK(pl_transport_lent(pair.client, &loan));
+    }
+    pl_loan_give_back(&loan);
+    shm_pair_close(&pair);
+}
+
+TEST(idle_memory_goes_on_both_sides_with_the_next_message_that_wakes)
+{
+    struct shm_pair pair;
+    struct pl_loan loan;
+    struct pl_message message;
+    uint64_t usual = pl_segment_idle_ns;
+    shm_pair_open(&pair);
+    size_t before = test_count_mappings();
+    message = lend_and_receive(&pair, 4 << 20, 1, &loan);
+    pl_message_release(pair.server, &message);
+    pl_loan_give_back(&loan);
+    CHECK_INT(test_count_mappings(), before + 2);
+    for (int i = 0; i < 2; i++) {
+        pl_segment_idle_ns = i == 0 ? usual : 0;
+        CHECK_INT(receive(pair.server, &message), PL_TRANSPORT_EMPTY);
+        CHECK(pair.server->ops->sleep(pair.server));
+        send_pattern(pair.client, 2, 10, 2);
+        pair.server->ops->awake(pair.server);
+        CHECK_INT(receive(pair.server, &message), PL_TRANSPORT_OK);
+        pl_message_release(pair.server, &message);
+        if (i == 1) CHECK(readable(pair.server->socket, 1000)); /* its receiver is told */
+        pair.server->ops->readable(pair.server);
+        CHECK_INT(receive(pair.server, &message), PL_TRANSPORT_EMPTY);
+        CHECK_INT(test_count_mappings(), before + (i == 0 ? 2 : 0));
+    }
+    for (uint64_t i = 3; i < 6; i++) { /* and it is made again */
+        message = lend_and_receive(&pair, 4 << 20, i, &loan);
+        pl_message_release(pair.server, &message);
+        pl_loan_give_back(&loan);
+    }
+    pl_segment_idle_ns = usual;
+    shm_pair_close(&pair);
+}
+
+TEST(a_loan_outlives_its_transport)
+{
+    struct shm_pair pair;
+    struct pl_loan loan;
+    shm_pair_open(&pair);
+    struct pl_message message = lend_and_receive(&pair, 1 << 20, 1, &loan);
+    shm_pair_close(&pair);
+    memset(loan.data, 9, 1 << 20);
+    CHECK_INT(message.body[0], 9);
+    pl_loan_give_back(&loan);
+    pl_segment_view_release(&message.view);
+}

@@ -12,6 +12,7 @@
 #define PL_TRANSPORT_TRANSPORT_H
 
 #include "base/address.h"
+#include "base/loan.h"
 #include "observe/status.h"
 #include "shm/segment.h"
 #include "wire/frame.h"
@@ -59,6 +60,13 @@ struct pl_origin {
     char text[PL_ADDRESS_TEXT];
 };
 
+/* How a body may be sent. */
+enum {
+    PL_BODY_COPY = 0,
+    PL_BODY_BORROW = 1, /* it stays where it is until `pending` is false or `own` was called */
+    PL_BODY_LOANED = 2  /* it begins a loan: if this transport lent it, it is sent as it lies, and stays the holder's */
+};
+
 enum pl_spinning {
     PL_SPINNING_NEVER,
     PL_SPINNING_PAUSE, /* the peer was last seen on another CPU */
@@ -75,9 +83,8 @@ struct pl_transport_ops {
     int (*greet)(struct pl_transport *transport, const void *data, size_t size, const int *fds, size_t count);
 
     /* Takes all of FRAME and BODY or nothing: 0, FULL, -errno (the connection is over). A large body
-     * that doesn't go out at once is copied; with BORROW it may stay where it is until `pending` is
-     * false or `own` was called. Visible to the peer after flush. */
-    int (*send)(struct pl_transport *transport, const struct pl_frame *frame, const void *body, bool borrow);
+     * that doesn't go out at once is copied, but see HOW, a set of PL_BODY_. Visible to the peer after flush. */
+    int (*send)(struct pl_transport *transport, const struct pl_frame *frame, const void *body, unsigned how);
 
     /* Lets the peer see and know; pushes what is pending: 0, FULL (some is pending), -errno. */
     int (*flush)(struct pl_transport *transport);
@@ -174,6 +181,15 @@ int pl_transport_shm_new(struct pl_transport **ret_transport, int socket, struct
  * lies beyond when the server is gone provably never ran. No-ops (0) on a stream. */
 void pl_transport_shm_taken(struct pl_transport *transport, uint64_t count);
 uint64_t pl_transport_shm_count_taken(struct pl_transport *transport);
+
+/* Loans: under the send lock, as send; what isn't shared memory, or fits a ring, lends plain memory. ASK: the bell
+ * tells when a segment comes back. 0; FULL: all segments are out; -EPROTO (the connection is over), -ENOMEM, -EMFILE
+ * (it isn't), with text. */
+int pl_transport_loan(struct pl_transport *transport, size_t size, bool ask, struct pl_loan *ret_loan);
+int pl_transport_loan_populate(struct pl_loan *loan); /* no lock: it can take milliseconds. -ENOMEM: give it back */
+/* Whether LOAN can be sent here without a copy. */
+bool pl_transport_lent(struct pl_transport *transport, const struct pl_loan *loan);
+void pl_transport_loan_census(struct pl_transport *transport, unsigned *ret_held, unsigned *ret_lent);
 
 /* Messages without ids on SOCKET (taken, as below): every incoming message becomes a CALL (server) or a
  * REPLY (client); an outgoing REPLY with a status becomes what the framing has for failures: the line

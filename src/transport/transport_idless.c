@@ -42,7 +42,7 @@ static int send_failure(struct idless_transport *t, const char *text, size_t siz
     return r < 0 ? r : r == PL_STREAM_FULL ? PL_TRANSPORT_FULL : PL_TRANSPORT_OK;
 }
 
-static int idless_send(struct pl_transport *transport, const struct pl_frame *frame, const void *body, bool borrow)
+static int idless_send(struct pl_transport *transport, const struct pl_frame *frame, const void *body, unsigned how)
 {
     struct idless_transport *t = of(transport);
     struct pl_framing_wrap wrap;
@@ -56,7 +56,8 @@ static int idless_send(struct pl_transport *transport, const struct pl_frame *fr
     if (wrap.after_size) iov[count++] = (struct iovec){ (void *)wrap.after, wrap.after_size };
     if (t->options.until_eof) t->half_close = true;
     if (count > 0) {
-        r = pl_stream_write(&t->on.stream, iov, count, borrow && wrap.after_size == 0 && frame->size > 0);
+        r = pl_stream_write(&t->on.stream, iov, count,
+                            (how & PL_BODY_BORROW) && wrap.after_size == 0 && frame->size > 0);
         if (r < 0) return r;
         if (r == PL_STREAM_FULL) return PL_TRANSPORT_FULL;
     }

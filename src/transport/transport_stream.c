@@ -22,13 +22,13 @@ static struct stream_transport *of(struct pl_transport *transport)
     return (struct stream_transport *)transport;
 }
 
-static int stream_send(struct pl_transport *transport, const struct pl_frame *frame, const void *body, bool borrow)
+static int stream_send(struct pl_transport *transport, const struct pl_frame *frame, const void *body, unsigned how)
 {
     uint8_t head[PL_FRAME_HEAD];
     pl_frame_encode(head, frame);
     struct iovec iov[2] = { { head, sizeof(head) }, { (void *)body, frame->size } };
-    return pl_socket_outcome(
-        pl_stream_write(&of(transport)->on.stream, iov, frame->size ? 2 : 1, borrow && frame->size > 0));
+    return pl_socket_outcome(pl_stream_write(&of(transport)->on.stream, iov, frame->size ? 2 : 1,
+                                             (how & PL_BODY_BORROW) && frame->size > 0));
 }
 
 static int continue_body(struct stream_transport *t, struct pl_message *ret_message)

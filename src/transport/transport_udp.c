@@ -243,10 +243,10 @@ static int client_send(struct udp_transport *t, const struct pl_frame *frame, co
     return PL_TRANSPORT_OK;
 }
 
-static int udp_send(struct pl_transport *transport, const struct pl_frame *frame, const void *body, bool borrow)
+static int udp_send(struct pl_transport *transport, const struct pl_frame *frame, const void *body, unsigned how)
 {
     struct udp_transport *t = of(transport);
-    (void)borrow; /* a datagram goes at once or not at all */
+    (void)how; /* a datagram goes at once or not at all */
     return t->server ? server_send(t, frame, body) : client_send(t, frame, body);
 }
 

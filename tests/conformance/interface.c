@@ -303,9 +303,9 @@ BEHAVIOUR(methods_are_listed, ALL, API | OWN_SERVICE)
     int r = plait_client_methods(client, &names, &count);
     if (cell->framing == FRAMING_PLAIT) {
         CHECK_INT(r, 0);
-        CHECK_INT(count, 17);
+        CHECK_INT(count, 18);
         CHECK_STR(names[0], "echo");
-        CHECK_STR(names[count - 1], "cancelled");
+        CHECK_STR(names[count - 1], "lend");
     } else {
         CHECK_INT(r, -EOPNOTSUPP);
         CHECK(names == NULL && count == 0);

@@ -31,6 +31,17 @@ static void echo(plait_request *request, void *context)
     plait_request_reply_as(request, plait_request_encoding(request), body.data, body.size);
 }
 
+/* Echoes by a loan. */
+static void lend(plait_request *request, void *context)
+{
+    plait_bytes body = plait_request_body(request);
+    plait_loan *loan = NULL;
+    (void)context;
+    if (plait_request_reply_loan(request, body.size, &loan) < 0) abort();
+    if (body.size) memcpy(plait_loan_data(loan), body.data, body.size);
+    plait_request_reply_loaned(request, plait_request_encoding(request), loan, body.size);
+}
+
 static void fail(plait_request *request, void *context)
 {
     plait_bytes body = plait_request_body(request);
@@ -235,7 +246,7 @@ static const struct method {
     { "noted", noted },         { "info", info },
     { "relay", relay },         { "open_self", open_self_elsewhere },
     { "call_self", call_self }, { "two_lines", two_lines },
-    { "cancelled", cancelled },
+    { "cancelled", cancelled }, { "lend", lend },
 };
 enum { METHODS = sizeof(methods) / sizeof(methods[0]) };
 

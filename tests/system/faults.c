@@ -229,6 +229,18 @@ static void call_with(plait_client *client)
         if (!bad(r, "call")) CHECK_INT(plait_reply_body(reply).size, sizes[i]);
         plait_reply_free(reply);
     }
+    for (int i = 0; i < 4; i++) {
+        plait_loan *loan = NULL;
+        size_t size = i % 2 ? 300000 : 20000;
+        int r = plait_client_loan(client, size, NULL, &loan);
+        if (r == -ENOMEM) { /* the connection lives */
+            CHECK(strstr(plait_error_text(), "loan") || strstr(plait_error_text(), "memory"));
+            CHECK_INT(plait_client_call(client, "", body, 8, NULL, NULL), 0);
+        }
+        if (bad(r, "loan")) continue;
+        memcpy(plait_loan_data(loan), body, 8);
+        (void)bad(plait_client_call_loan(client, "", loan, size, NULL, NULL), "call_loan");
+    }
     int over = 0, started = 0;
     (void)bad(plait_client_fd(client), "fd");
     for (int i = 0; i < 10; i++)
