@@ -29,8 +29,9 @@ static void check_pattern(const struct cell *cell, plait_reply *reply, size_t si
 /* What raw sends may arrive in pieces: there a small message has to do. */
 static const size_t *sizes_of(const struct cell *cell)
 {
-    static const size_t all[] = { 1, 8192, 8193, 1 << 20, (3 << 20) + 1, 0 }, raw[] = { 1, 200, 0 };
-    return cell->framing == FRAMING_RAW ? raw : all;
+    static const size_t all[] = { 1, 8192, 8193, 1 << 20, (3 << 20) + 1, 0 }, raw[] = { 1, 200, 0 },
+                        datagram[] = { 1, 8193, PLAIT_DATAGRAM_MAX, 0 };
+    return cell->framing == FRAMING_RAW ? raw : cell->framing == FRAMING_DATAGRAM ? datagram : all;
 }
 
 BEHAVIOUR(loans_are_sent_and_answered_with_loans, ALL, API | OWN_SERVICE)
