@@ -359,20 +359,21 @@ static const struct pl_method *find_method(struct plait_request *request, char n
     return &server->methods[message->frame.method];
 }
 
-void pl_request_run(struct pl_session *session, struct pl_message *message, uint64_t now_ticks)
+void pl_request_run(struct pl_session *session, struct plait_request *request, uint64_t now_ticks)
 {
     char name[PLAIT_NAME_MAX + 1];
     struct pl_reactor *reactor = session->reactor;
-    struct plait_request request = {
-        .session = session,
-        .server = session->server,
-        .message = *message,
-        .arrived = session->seen,
-        .one_way = message->frame.kind == PL_FRAME_SEND,
-    };
-    const struct pl_method *method = request.method = find_method(&request, name);
+    struct pl_message *message = &request->message;
+    request->session = session;
+    request->server = session->server;
+    request->arrived = session->seen;
+    request->pooled = request->answered = request->deferred = false;
+    request->one_way = message->frame.kind == PL_FRAME_SEND;
+    request->admitted = 0;
+    atomic_init(&request->cancelled, false);
+    const struct pl_method *method = request->method = find_method(request, name);
     pl_count(&session->counters->requests, 1);
-    pl_count(&session->counters->bytes_in, request.message.size);
+    pl_count(&session->counters->bytes_in, message->size);
     if (__builtin_expect(method == NULL, 0)) {
         pl_request_refuse(session, &message->frame, PL_STATUS_NO_METHOD, NULL);
     } else {
@@ -384,14 +385,13 @@ void pl_request_run(struct pl_session *session, struct pl_message *message, uint
         /* relaxed: this thread stored it */
         struct pl_status_work *work = atomic_load_explicit(&reactor->work, memory_order_relaxed);
         pl_status_work_begin(work, (unsigned)(method - session->server->methods), now_ticks);
-        method->handler(&request, method->context);
+        method->handler(request, method->context);
         pl_status_work_end(work);
         pl_load_busy(session->server->load, reactor->index, 0);
         pl_context = before;
-        if (__builtin_expect(!request.answered && !request.deferred && !request.one_way, 0))
+        if (__builtin_expect(!request->answered && !request->deferred && !request->one_way, 0))
             pl_request_refuse(session, &message->frame, PL_STATUS_NO_REPLY, NULL);
     }
-    *message = request.message; /* what it still holds: nothing, if the request was deferred */
     if (message->admitted) {
         pl_server_give_inbound_back(session->server, message->admitted);
         message->admitted = 0;

@@ -247,7 +247,9 @@ void pl_session_unref(struct pl_session *session);
 void pl_session_set_pause(struct pl_session *session, unsigned bit, bool on);
 
 /* ---- request.c ---- */
-void pl_request_run(struct pl_session *session, struct pl_message *message, uint64_t now_ticks);
+/* REQUEST's message has been received; the rest of it is made here. What the message still holds afterwards is the
+ * caller's: nothing, if the request was deferred. */
+void pl_request_run(struct pl_session *session, struct plait_request *request, uint64_t now_ticks);
 void pl_request_cancel(struct pl_session *session, uint64_t call);
 /* A deferred request's handler on a thread that is no reactor's; if it leaves it unanswered the caller gets an error.
  */

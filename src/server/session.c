@@ -321,8 +321,9 @@ static bool is_late(struct pl_session *session, const struct pl_message *message
            transport->ops->cancelled(transport, message->lent, message->frame.call);
 }
 
-static void take(struct pl_session *session, struct pl_message *message)
+static void take(struct pl_session *session, struct plait_request *request)
 {
+    const struct pl_message *message = &request->message;
     struct pl_transport *transport = session->connection.transport;
     const struct pl_frame *frame = &message->frame;
     bool call = frame->kind == PL_FRAME_CALL;
@@ -347,17 +348,18 @@ static void take(struct pl_session *session, struct pl_message *message)
     }
     pl_transport_shm_taken(transport, session->taken);
     pl_crash_check();
-    pl_request_run(session, message, ticks_now(session->reactor));
+    pl_request_run(session, request, ticks_now(session->reactor));
     session->reactor->handled++;
 }
 
-static int handle(struct pl_session *session, struct pl_message *message)
+static int handle(struct pl_session *session, struct plait_request *request)
 {
+    struct pl_message *message = &request->message;
     switch (message->frame.kind) {
     case PL_FRAME_CALL:
     case PL_FRAME_SEND:
         session->admitted -= message->admitted <= session->admitted ? message->admitted : session->admitted;
-        take(session, message);
+        take(session, request);
         /* What didn't run, since it came too late or beyond a GOAWAY. */
         pl_server_give_inbound_back(session->server, message->admitted);
         message->admitted = 0;
@@ -406,8 +408,8 @@ bool pl_session_serve(struct pl_session *session)
     bool received = false, looked = false;
     for (int i = 0; i < PL_BATCH && !session->paused; i++) {
         if (__builtin_expect(lost_answer(session), 0)) break; /* its knock ends it */
-        struct pl_message message;
-        int r = transport->ops->receive(transport, &message);
+        struct plait_request request; /* received in place */
+        int r = transport->ops->receive(transport, &request.message);
         if (r == PL_TRANSPORT_EMPTY) {
             /* Of a socket epoll tells; without a word from it nobody looks. */
             session->emptied = transport->bell < 0 ? session->reactor->looked : ticks_now(session->reactor);
@@ -432,9 +434,9 @@ bool pl_session_serve(struct pl_session *session)
         }
         if (r == 0) {
             received = true;
-            if (message.fresh) session->seen = ticks_now(session->reactor);
-            r = handle(session, &message);
-            pl_message_release(transport, &message);
+            if (request.message.fresh) session->seen = ticks_now(session->reactor);
+            r = handle(session, &request);
+            pl_message_release(transport, &request.message);
         }
         if (r < 0) {
             fail(session, r);

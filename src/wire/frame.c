@@ -119,6 +119,14 @@ static int check_known(const struct pl_frame *frame, uint8_t reserved)
     return 0;
 }
 
+/* What most frames are: messages of which no check below has anything to say. */
+static bool is_plain(const struct pl_frame *frame, uint8_t reserved, uint64_t max_size)
+{
+    bool message = frame->kind == PL_FRAME_CALL || frame->kind == PL_FRAME_SEND || frame->kind == PL_FRAME_REPLY;
+    unsigned odd = (frame->flags & ~(unsigned)PL_FRAME_IDEMPOTENT) | reserved;
+    return message && odd == 0 && frame->encoding <= PLAIT_ARRAY && frame->size <= max_size;
+}
+
 int pl_frame_decode(struct pl_frame *ret_frame, const uint8_t head[PL_FRAME_HEAD], uint64_t max_size)
 {
     struct pl_frame frame = {
@@ -131,6 +139,11 @@ int pl_frame_decode(struct pl_frame *ret_frame, const uint8_t head[PL_FRAME_HEAD
         .call = pl_frame_load_u64(head + AT_CALL),
         .trace = pl_frame_load_u64(head + AT_TRACE),
     };
+    if (__builtin_expect(is_plain(&frame, head[AT_RESERVED], max_size), 1)) {
+        *ret_frame = frame;
+        return 0;
+    }
+
     /* Kind 0 is no kind, also with the flag: memory full of zeros, or of one bit, is not a frame. */
     bool known = frame.kind > 0 && frame.kind < PL_FRAME_KINDS;
     if (!known && (frame.kind == 0 || !(frame.flags & PL_FRAME_IGNORABLE)))
