@@ -333,21 +333,27 @@ int plait_client_call(plait_client *client, const char *method, const void *data
     return r < 0 ? r : pl_call_run(client, &out, &deadline, ret_reply);
 }
 
+/* What the transport didn't take at once still lies in the caller's memory. */
+static int send_the_rest(struct plait_client *client, struct pl_link *link, struct pl_deadline *deadline)
+{
+    /* While we wait the link may end, and another thread free it. */
+    while (pl_link_lives(client, link) && link->connection.transport->ops->pending(link->connection.transport)) {
+        int r = pl_client_wait(client, NULL, deadline);
+        if (r == 0) continue;
+        if (pl_link_lives(client, link)) (void)link->connection.transport->ops->own(link->connection.transport);
+        return r == -ETIMEDOUT ? 0 : r; /* it is on its way: the rest is ours now */
+    }
+    return 0;
+}
+
 int pl_call_send(struct plait_client *client, struct pl_outgoing *out, struct pl_deadline *deadline)
 {
     struct pl_link *link;
     out->one_way = true;
     pthread_mutex_lock(&client->lock);
     int r = send_out(client, out, NULL, deadline, true, &link);
-    /* While we wait the link may end, and another thread free it. */
-    while (r == 0 && pl_link_lives(client, link) &&
-           link->connection.transport->ops->pending(link->connection.transport)) {
-        r = pl_client_wait(client, NULL, deadline);
-        if (r == 0) continue;
-        if (pl_link_lives(client, link)) (void)link->connection.transport->ops->own(link->connection.transport);
-        if (r == -ETIMEDOUT) r = 0; /* it is on its way: the rest is ours now */
-        break;
-    }
+    if (__builtin_expect(r == 0 && link->connection.transport->ops->pending(link->connection.transport), 0))
+        r = send_the_rest(client, link, deadline);
     pthread_mutex_unlock(&client->lock);
     return r;
 }

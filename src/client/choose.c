@@ -378,11 +378,8 @@ static bool stuck(const struct pl_link *link)
 
 static struct pl_link *least_loaded(struct plait_client *client, bool first)
 {
-    if (__builtin_expect(client->link_count == 1, 1)) {
-        /* The usual case, and no look at the load page, whose line the server keeps writing. */
-        struct pl_link *only = pl_container_of(client->links.next, struct pl_link, link);
-        if (!only->down && !only->draining && !only->refused) return only;
-    }
+    struct pl_link *only = pl_client_only_link(client);
+    if (only != NULL) return only;
     struct pl_link *best = NULL;
     uint32_t best_load = 0;
     unsigned place = 0, best_distance = 0;
@@ -455,7 +452,7 @@ int pl_link_check_deadlock(const struct pl_link *link)
         link->client->target_text);
 }
 
-int pl_client_choose(struct plait_client *client, bool first, struct pl_deadline *deadline, struct pl_link **ret_link)
+int pl_client_choose_among(struct plait_client *client, bool first, struct pl_deadline *deadline, struct pl_link **ret_link)
 {
     bool expanded = false;
     for (;;) {

@@ -175,7 +175,28 @@ void pl_client_kick(struct plait_client *client);      /* makes a leader that sl
 
 /* ---- choose.c ---- */
 /* The link for a call: connects if needed, until DEADLINE. FIRST: the one that sends stay on. 0 or -errno. */
-int pl_client_choose(struct plait_client *client, bool first, struct pl_deadline *deadline, struct pl_link **ret_link);
+/* The link where there is just one and it takes calls; NULL. The usual case, and no look at the load page, whose line
+ * the server keeps writing. */
+static inline struct pl_link *pl_client_only_link(const struct plait_client *client)
+{
+    if (__builtin_expect(client->link_count != 1, 0)) return NULL;
+    struct pl_link *only = pl_container_of(client->links.next, struct pl_link, link);
+    return only->down || only->draining || only->refused ? NULL : only;
+}
+
+int pl_client_choose_among(struct plait_client *client, bool first, struct pl_deadline *deadline,
+                           struct pl_link **ret_link);
+
+/* A link for the next call; connects if there is none. FIRST: always the oldest. 0, -errno with text. */
+static inline int pl_client_choose(struct plait_client *client, bool first, struct pl_deadline *deadline,
+                                   struct pl_link **ret_link)
+{
+    struct pl_link *only = pl_client_only_link(client);
+    if (only == NULL || (only->outstanding > 0 && !first))
+        return pl_client_choose_among(client, first, deadline, ret_link);
+    *ret_link = only;
+    return 0;
+}
 int pl_client_connect_first(struct plait_client *client, struct pl_deadline *deadline);
 void pl_link_free(struct pl_link *link);
 /* The method's number on LINK: 0 and *ret_index (PL_METHOD_DEFAULT for none; *ret_named: by name); -EOPNOTSUPP. */
