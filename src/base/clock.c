@@ -42,8 +42,13 @@ uint64_t pl_clock_unix_ms(void)
 
 uint64_t pl_clock_deadline(int64_t timeout_ms, int64_t fallback_ms)
 {
+    return pl_clock_deadline_from(pl_clock_ns(), timeout_ms, fallback_ms);
+}
+
+uint64_t pl_clock_deadline_from(uint64_t now, int64_t timeout_ms, int64_t fallback_ms)
+{
     int64_t span = timeout_ms == 0 ? fallback_ms : timeout_ms;
-    uint64_t now = pl_clock_ns(), span_ns, deadline;
+    uint64_t span_ns, deadline;
     if (span <= 0) return now; /* PLAIT_NOW */
     if (__builtin_mul_overflow((uint64_t)span, NS_PER_MS, &span_ns)) return PL_NEVER;
     if (__builtin_add_overflow(now, span_ns, &deadline)) return PL_NEVER;

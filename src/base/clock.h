@@ -20,6 +20,7 @@ uint64_t pl_clock_unix_ns(void);
 /* The deadline, in ns of pl_clock_ns(), that a public timeout means: 0 is FALLBACK ms,
  * PLAIT_NOW is now, PLAIT_FOREVER (and what would overflow) is PL_NEVER. */
 uint64_t pl_clock_deadline(int64_t timeout_ms, int64_t fallback_ms);
+uint64_t pl_clock_deadline_from(uint64_t now_ns, int64_t timeout_ms, int64_t fallback_ms);
 
 /* Milliseconds to DEADLINE for poll and epoll_wait: rounded up, -1 for PL_NEVER, 0 if past. */
 int pl_clock_poll_ms(uint64_t deadline_ns);

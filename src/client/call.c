@@ -36,7 +36,7 @@ static struct pl_call *new_call(struct plait_client *client)
     }
     struct pl_call *call = pl_container_of(pl_list_take(&client->free_calls), struct pl_call, link);
     uint32_t index = call->index, generation = call->generation + 1;
-    *call = (struct pl_call){ .index = index, .generation = generation ? generation : 1 };
+    *call = (struct pl_call){ .index = index, .generation = generation ? generation : 1, .spare = call->spare };
     pl_list_init(&call->link);
     return call;
 }
@@ -60,16 +60,24 @@ struct pl_call *pl_call_of(struct plait_client *client, uint64_t id)
     return call != NULL && !call->done ? call : NULL;
 }
 
-static void free_kept(struct pl_outgoing *kept)
+/* Bytes behind a kept message: its body, or the loan that holds it, and its method's name. */
+static size_t kept_size(const struct pl_outgoing *out)
 {
-    if (kept != NULL && kept->loan != NULL) pl_loan_give_back(kept->loan);
-    free(kept);
+    return sizeof(*out) + (out->loan ? sizeof(*out->loan) : out->size) + (out->method ? strlen(out->method) + 1 : 0);
+}
+
+static void free_kept(struct pl_call *call, struct pl_outgoing *kept)
+{
+    if (kept == NULL) return;
+    if (kept->loan != NULL) pl_loan_give_back(kept->loan);
+    if (kept->spare && call != NULL && call->spare == NULL) call->spare = kept;
+    else free(kept);
 }
 
 void pl_call_free(struct plait_client *client, struct pl_call *call)
 {
     if (call->fn) client->async_count--;
-    free_kept(call->kept);
+    free_kept(call, call->kept);
     free(call->why);
     call->kept = NULL;
     call->why = NULL;
@@ -369,12 +377,13 @@ int plait_client_send(plait_client *client, const char *method, const void *data
 
 /* ---- asynchronous ---- */
 
-/* A copy of OUT to send again, with its strings behind it; a loan is taken over as it is. NULL: no memory. */
-static struct pl_outgoing *keep(const struct pl_outgoing *out)
+enum { RECENT_NS = 50000 };
+
+/* A copy of OUT to send again, in MEMORY, with its strings behind it; a loan is taken over as it is. */
+static struct pl_outgoing *keep(void *memory, const struct pl_outgoing *out)
 {
+    struct pl_outgoing *kept = memory;
     size_t name = out->method ? strlen(out->method) + 1 : 0, body = out->loan ? sizeof(*out->loan) : out->size;
-    struct pl_outgoing *kept = malloc(sizeof(*kept) + body + name);
-    if (kept == NULL) return NULL;
     void *behind = kept + 1;
     *kept = *out;
     if (out->loan) {
@@ -388,29 +397,70 @@ static struct pl_outgoing *keep(const struct pl_outgoing *out)
     return kept;
 }
 
+/* The deadline by a look at the clock that may be RECENT_NS old: late by as much at most, never early. */
+static uint64_t deadline_of(struct plait_client *client, struct pl_deadline *deadline)
+{
+    if (deadline->ns != 0 || deadline->timeout_ms <= 0) return pl_deadline_ns(deadline);
+    uint64_t now = pl_ticks();
+    if (now - client->clocked > pl_ticks_of_ns(RECENT_NS)) {
+        client->clocked = now;
+        client->clock_ns = pl_clock_ns();
+    }
+    return pl_clock_deadline_from(client->clock_ns + RECENT_NS, deadline->timeout_ms, 0);
+}
+
+/* KEPT: OUT as it is kept; NULL: it is small, and lies in the call's spare memory from then on. */
+static int start(struct plait_client *client, const struct pl_outgoing *out, struct pl_deadline *deadline,
+                 struct pl_outgoing *kept, struct pl_call **ret_call)
+{
+    struct pl_link *link;
+    if (client->closing) return pl_error(-ECANCELED, "the client is being closed");
+    struct pl_call *call = new_call(client);
+    if (call == NULL) return -ENOBUFS;
+    if (kept == NULL) {
+        if (call->spare == NULL) call->spare = malloc(PL_SPARE_MAX);
+        if (call->spare == NULL) {
+            pl_call_free(client, call);
+            return pl_error(-ENOMEM, "no memory for a call of %zu bytes", out->size);
+        }
+        kept = keep(call->spare, out);
+        kept->spare = true;
+        call->spare = NULL;
+    }
+    int r = send_out(client, kept, call, deadline, kept->loan != NULL, &link);
+    if (r < 0) {
+        if (kept->spare) free_kept(call, kept);
+        pl_call_free(client, call);
+        return r;
+    }
+    call->kept = kept;
+    *ret_call = call;
+    return 0;
+}
+
 int pl_call_start(struct plait_client *client, struct pl_outgoing *out, struct pl_deadline *deadline,
                   plait_reply_fn *fn, void *context, uint64_t *ret_call)
 {
-    struct pl_link *link;
+    struct pl_outgoing *kept = NULL;
+    struct pl_call *call = NULL;
     if (fn == NULL) return pl_error(-EINVAL, "an asynchronous call needs a function to tell its end");
-    struct pl_outgoing *kept = keep(out);
-    if (kept == NULL) return pl_error(-ENOMEM, "no memory for a call of %zu bytes", out->size);
+    size_t size = kept_size(out);
+    if (size > PL_SPARE_MAX) { /* a long copy, and so not under the lock */
+        void *memory = malloc(size);
+        if (memory == NULL) return pl_error(-ENOMEM, "no memory for a call of %zu bytes", out->size);
+        kept = keep(memory, out);
+    }
     pthread_mutex_lock(&client->lock);
-    struct pl_call *call = new_call(client);
-    int r = client->closing ? pl_error(-ECANCELED, "the client is being closed")
-            : call          ? send_out(client, kept, call, deadline, kept->loan != NULL, &link)
-                            : -ENOBUFS;
+    int r = start(client, out, deadline, kept, &call);
     if (r < 0) {
-        if (call) pl_call_free(client, call);
         pthread_mutex_unlock(&client->lock);
-        free_kept(kept);
+        free_kept(NULL, kept);
         return r;
     }
     call->idempotent = out->flags & PLAIT_CALL_IDEMPOTENT;
     call->fn = fn;
     call->context = context;
-    call->kept = kept;
-    call->deadline_ns = pl_deadline_ns(deadline);
+    call->deadline_ns = deadline_of(client, deadline);
     if (client->async_count++ == 0 || call->deadline_ns < client->next_deadline)
         client->next_deadline = call->deadline_ns;
     if (ret_call) *ret_call = id_of(call);

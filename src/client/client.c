@@ -273,7 +273,10 @@ static void clear_outer(struct plait_client *client)
 
 static void free_client(struct plait_client *client)
 {
-    for (uint32_t i = 0; i < client->chunk_count; i++) free(client->chunks[i]);
+    for (uint32_t i = 0; i < client->chunk_count; i++) {
+        for (uint32_t j = 0; j < PL_CALL_CHUNK; j++) free(client->chunks[i][j].spare);
+        free(client->chunks[i]);
+    }
     free(client->chunks);
     free(client->peer);
     free(client->target);
@@ -304,6 +307,8 @@ static int wait_or_resend(struct plait_client *client, struct pl_deadline *deadl
     return r == -ETIMEDOUT && pl_clock_ns() < pl_deadline_ns(deadline) ? 0 : r;
 }
 
+enum { DISPATCH_MOST = 256 };
+
 int plait_client_dispatch(plait_client *client, int64_t timeout)
 {
     int r = check_usable(client), count = 0;
@@ -317,14 +322,18 @@ int plait_client_dispatch(plait_client *client, int64_t timeout)
     client->dispatching++;
     if (client->outer_fd >= 0) clear_outer(client);
     for (;;) {
+        bool moved = false;
         if (!client->leading) {
-            (void)pl_client_pump(client);
+            moved = pl_client_pump(client);
             pl_client_reap(client);
         }
         if (client->async_count) pl_client_expire(client);
         pl_client_resend(client);
-        count = run_callbacks(client);
-        if (count > 0 || client->closing) break;
+        int ended = run_callbacks(client);
+        count += ended;
+        if (client->closing || count >= DISPATCH_MOST) break;
+        if (moved && ended > 0) continue; /* there may be more */
+        if (count > 0) break;
         r = wait_or_resend(client, &deadline);
         if (r < 0) break;
         if (timeout <= 0 && pl_list_empty(&client->completed)) break;

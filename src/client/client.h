@@ -36,6 +36,7 @@ enum {
     PL_STUCK_MS = 100,      /* owes a reply and has not moved: avoided while another exists */
     PL_CALL_CHUNK = 4,      /* few: a thousand idle clients count */
     PL_CALLS_MAX = 1 << 20, /* in flight */
+    PL_SPARE_MAX = 512,     /* of a call's kept message: the next one in its slot uses the memory again */
     PL_RESEND = 1           /* a call's result inside: it never ran, send it elsewhere */
 };
 
@@ -90,6 +91,7 @@ struct pl_call {
     void *context;
     uint64_t deadline_ns;
     struct pl_outgoing *kept; /* asynchronous: what to send again */
+    struct pl_outgoing *spare; /* memory of PL_SPARE_MAX bytes for such; NULL: none yet, or `kept` has it */
 };
 
 /* What a call or a send says. */
@@ -103,6 +105,7 @@ struct pl_outgoing {
     int64_t timeout_ms;
     bool one_way;
     bool waits;           /* the caller blocks until it is answered */
+    bool spare;           /* kept in memory of PL_SPARE_MAX bytes */
     struct pl_loan *loan; /* in which the data lie; NULL: in the caller's memory */
 };
 
@@ -141,6 +144,7 @@ struct plait_client {
     struct pl_list completed; /* asynchronous calls whose callback is due */
     struct pl_list resend;    /* asynchronous calls that go elsewhere */
     uint64_t resend_at;       /* ns; earliest next try */
+    uint64_t clocked, clock_ns; /* a recent look at the clock: ticks, and what it said */
     uint64_t next_deadline;   /* ns; of asynchronous calls; may be early */
     uint32_t async_count;
 
