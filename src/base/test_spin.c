@@ -23,6 +23,7 @@ static struct load make_load(void)
     if (load.spin.limit == 0) SKIP("one CPU: nothing spins");
     load.spin.limit = 50 * US; /* independent of this machine's counter */
     load.spin.short_sleep = 80 * US;
+    load.spin.far_sleep = 600 * US;
     load.spin.gap = 200 * US;
     load.spin.doubtful = 5 * US;
     return load;
@@ -52,13 +53,18 @@ static int wait_often(struct load *load, int count, uint64_t gap, uint64_t awake
 }
 
 /* Two sides in lock step: an answer comes at once if the other spins, else after its wake-up. */
-static bool call_once(struct load *client, struct load *server, uint64_t silence)
+static bool call_between(struct load *client, struct load *server, uint64_t silence, uint64_t wake)
 {
-    const uint64_t handler = US / 5, wake = 10 * US;
+    const uint64_t handler = US / 5;
     bool server_spins = server->spin.strength > 0 && silence < 50 * US;
     bool client_spins = wait_once(client, silence, handler + (server_spins ? US / 10 : wake), 2 * wake);
     wait_once(server, handler, silence + (client_spins ? US / 10 : wake), silence + 2 * wake);
     return client_spins && server_spins;
+}
+
+static bool call_once(struct load *client, struct load *server, uint64_t silence)
+{
+    return call_between(client, server, silence, 10 * US);
 }
 
 TEST(never_is_never)
@@ -171,10 +177,37 @@ TEST(a_load_that_becomes_steady_again_spins_again)
     }
 }
 
-TEST(slow_answers_never_spin)
+TEST(slow_answers_are_hardly_ever_tried)
+{
+    struct load load = make_load(); /* 64 sleeps, a far trial, 128 sleeps, ... */
+    CHECK(wait_often(&load, 10000, US, 150 * US, 160 * US) <= 7 * 24);
+    CHECK(wait_often(&load, 1000000, US, 150 * US, 160 * US) <= 1000000 / 4096 * 24 + 24);
+}
+
+TEST(answers_beyond_any_wake_up_never_spin)
 {
     struct load load = make_load();
-    CHECK_INT(wait_often(&load, 10000, US, 150 * US, 160 * US), 0);
+    CHECK_INT(wait_often(&load, 100000, US, 650 * US, 660 * US), 0);
+}
+
+/* A halted CPU of a virtual machine may take 200 µs to wake up: longer than the longest spin. */
+TEST(two_sides_whose_wake_ups_are_slow_come_to_spin)
+{
+    for (uint64_t wake = 50; wake <= 280; wake += 10) {
+        struct load client = make_load(), server = make_load();
+        int calls = 0;
+        while (!call_between(&client, &server, US / 10, wake * US)) CHECK(++calls < 200);
+        for (int i = 0; i < 100; i++) call_between(&client, &server, US / 10, wake * US);
+        for (int i = 0; i < 100000; i++) CHECK(call_between(&client, &server, US / 10, wake * US));
+    }
+}
+
+TEST(a_far_trial_ends_where_the_other_side_does_not_follow)
+{
+    struct load load = make_load();
+    CHECK_INT(wait_often(&load, 64, US, 200 * US, 210 * US), 0); /* the first is rare */
+    CHECK(wait_often(&load, 30, US, 200 * US, 210 * US) <= 24);
+    CHECK_INT(wait_often(&load, 100, US, 200 * US, 210 * US), 0);
 }
 
 TEST(answers_just_beyond_the_limit_are_seldom_tried)
