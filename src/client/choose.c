@@ -333,8 +333,10 @@ static int connect_one(struct plait_client *client, struct pl_deadline *deadline
     pthread_mutex_unlock(&client->lock);
     const struct pl_interrupt *before = pl_interrupt;
     pl_interrupt = patience == PATIENCE_NONE ? NULL : &client->interrupt; /* which soon ends by itself */
-    /* Before the lookup: what comes after it makes the next look worthwhile. */
-    uint64_t stamp = client->target->scheme == PL_SCHEME_NAME ? pl_lookup_stamp(client->peer) : 0;
+    /* Before the lookup: what comes after it makes the next look worthwhile. Most clients never need a second
+     * connection: the first look for one finds out anew. */
+    bool stamped = client->target->scheme == PL_SCHEME_NAME && patience != PATIENCE_OPEN;
+    uint64_t stamp = stamped ? pl_lookup_stamp(client->peer) : 0;
     int r = client->target->scheme == PL_SCHEME_NAME ? wait_for_name(client, &taken, ns, patience, &found)
                                                      : wait_for_url(client, ns, patience, &found);
     pl_interrupt = before;

@@ -39,11 +39,16 @@ struct found {
     enum pl_kind kind;
 };
 
+static bool known(const struct found *found, uint64_t id)
+{
+    for (size_t i = 0; i < found->count; i++)
+        if (found->instances[i].id == id) return true;
+    return false;
+}
+
 static int add(struct found *found, const char *name, const struct pl_entry *entry,
                const struct pl_directory *directory)
 {
-    for (size_t i = 0; i < found->count; i++)
-        if (found->instances[i].id == entry->id) return 0;
     if (found->count == found->room) {
         size_t room = found->room * 2 + 4;
         struct pl_instance *grown = realloc(found->instances, room * sizeof *grown);
@@ -72,6 +77,7 @@ static int look_at(struct found *found, const struct pl_directory *directory, in
     int fd PL_AUTO_CLOSE = -1;
     if (!pl_entry_split(file, entry_name, &id, &hidden) || hidden || (name != NULL && strcmp(name, entry_name) != 0))
         return 0;
+    if (known(found, id)) return 0; /* shared by its owner, who looks into both directories */
     int r = pl_entry_open(folder, file, directory->owner, &fd);
     if (r < 0) return r == -ENOENT ? 0 : r;
     switch (pl_entry_judge(fd, &entry)) {
