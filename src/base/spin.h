@@ -48,10 +48,10 @@ struct pl_spin {
     uint64_t slept_far;     /* and of the longer ones */
     uint16_t run, patience; /* short sleeps in a row; how many make us try */
     uint16_t run_far, patience_far;
-    uint16_t far;           /* spins that are left of a far trial */
-    uint16_t quick;         /* of those so far, in a row, within the limit */
-    uint16_t doubts;        /* doubtful successes since the measure was taken */
-    int8_t strength;        /* above 0: spin */
+    uint16_t far;    /* spins that are left of a far trial */
+    uint16_t quick;  /* of those so far, in a row, within the limit */
+    uint16_t doubts; /* doubtful successes since the measure was taken */
+    int8_t strength; /* above 0: spin */
     bool adaptive;
     bool rare, spun; /* this wait */
 };

@@ -519,8 +519,10 @@ __attribute__((cold)) static int send_again(struct plait_client *client, struct 
     struct pl_deadline soon = { .timeout_ms = AGAIN_MS };
     struct pl_link *link;
     call->sent = false;
-    call->kept->timeout_ms =
-        call->deadline_ns == PL_NEVER ? PLAIT_FOREVER : 1 + (int64_t)((call->deadline_ns - now) / 1000000);
+    if (call->deadline_ns != PL_NEVER) {
+        int64_t left = 1 + (int64_t)((call->deadline_ns - now) / 1000000);
+        if (left < call->kept->timeout_ms) call->kept->timeout_ms = left; /* rounded up, but never more than it was */
+    }
     int r = send_out(client, call->kept, call, &soon, call->kept->loan != NULL, &link);
     if (r < 0) return r;
     call->done = false;

@@ -454,7 +454,8 @@ int pl_link_check_deadlock(const struct pl_link *link)
         link->client->target_text);
 }
 
-int pl_client_choose_among(struct plait_client *client, bool first, struct pl_deadline *deadline, struct pl_link **ret_link)
+int pl_client_choose_among(struct plait_client *client, bool first, struct pl_deadline *deadline,
+                           struct pl_link **ret_link)
 {
     bool expanded = false;
     for (;;) {

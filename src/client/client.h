@@ -90,7 +90,7 @@ struct pl_call {
     plait_reply_fn *fn;       /* asynchronous */
     void *context;
     uint64_t deadline_ns;
-    struct pl_outgoing *kept; /* asynchronous: what to send again */
+    struct pl_outgoing *kept;  /* asynchronous: what to send again */
     struct pl_outgoing *spare; /* memory of PL_SPARE_MAX bytes for such; NULL: none yet, or `kept` has it */
 };
 
@@ -141,11 +141,11 @@ struct plait_client {
     struct pl_call **chunks;
     uint32_t chunk_count;
     struct pl_list free_calls;
-    struct pl_list completed; /* asynchronous calls whose callback is due */
-    struct pl_list resend;    /* asynchronous calls that go elsewhere */
-    uint64_t resend_at;       /* ns; earliest next try */
+    struct pl_list completed;   /* asynchronous calls whose callback is due */
+    struct pl_list resend;      /* asynchronous calls that go elsewhere */
+    uint64_t resend_at;         /* ns; earliest next try */
     uint64_t clocked, clock_ns; /* a recent look at the clock: ticks, and what it said */
-    uint64_t next_deadline;   /* ns; of asynchronous calls; may be early */
+    uint64_t next_deadline;     /* ns; of asynchronous calls; may be early */
     uint32_t async_count;
 
     int outer_fd, ready_fd, timer_fd; /* plait_client_fd(); -1 before */

@@ -10,7 +10,8 @@
 #include <time.h>
 #include <unistd.h>
 
-/* Replies at once: as many as malloc keeps ready of one size, so that those of a busy client stay in the same memory. */
+/* Replies at once: as many as malloc keeps ready of one size, so that those of a busy client stay in the same memory.
+ */
 enum { PUMP_FRAMES = 7 };
 enum { DEATH_NEWS_US = 20000, DEATH_LOOK_US = 50 };
 

@@ -408,7 +408,7 @@ bool pl_session_serve(struct pl_session *session)
     bool received = false, looked = false;
     for (int i = 0; i < PL_BATCH && !session->paused; i++) {
         if (__builtin_expect(lost_answer(session), 0)) break; /* its knock ends it */
-        struct plait_request request; /* received in place */
+        struct plait_request request;                         /* received in place */
         int r = transport->ops->receive(transport, &request.message);
         if (r == PL_TRANSPORT_EMPTY) {
             /* Of a socket epoll tells; without a word from it nobody looks. */
