@@ -161,4 +161,7 @@ void add_option(char *url, size_t size, const char *option);
 int connect_to(const char *url);
 int64_t now_ms(void);
 
+/* ---- interface.c ---- */
+void pass_1_GiB(void); /* through shared memory: too large for every cell */
+
 #endif
