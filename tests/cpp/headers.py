@@ -26,6 +26,11 @@ template Client::CallId Client::call_async(const CString &, Loan &&, void (&)(Re
 template Client::CallId Client::call_async(const CString &, Loan &&, void (&)(Result), Timeout);
 template std::uint8_t *Loan::as() const;
 """
+# Options stay aggregates, which C++20 writes in place.
+USES_20 = """
+inline Server twenty("twenty", {.threads = 2, .exclusive = true});
+inline void in_place(Client &client) { client.call("", "", {.timeout = std::chrono::seconds(1), .idempotent = true}); }
+"""
 # g++'s is one that -Weffc++ alone minds; clang's option of that name knows only destructors.
 PLANTED = {"g++": "class Planted { public: Planted() {} private: int number; };\n",
            "clang++": "struct Planted { virtual int unused(int parameter) { return 0; } };\n"}
@@ -41,9 +46,10 @@ def compile_(where, include, compiler, standard, text):
 
 def alone(compiler, standard, header):
     include = f"#include <{header.relative_to(INCLUDE)}>\n"
+    uses = "" if header.name != "plait.hpp" else USES if standard == "17" else USES + USES_20
     with tempfile.TemporaryDirectory() as where:
         done = compile_(where, INCLUDE, compiler, standard,
-                        f"{include}{include}{USES if header.name == 'plait.hpp' else ''}int main() {{}}\n")
+                        f"{include}{include}{uses}int main() {{}}\n")
     return done.returncode == 0, done.stderr
 
 
