@@ -176,7 +176,7 @@ class Server
         return all;
     }
     /* Serves until SIGINT, SIGTERM or stop(), then drains. TimeoutError: a handler didn't return within the grace, the
-     * text says which; its thread still runs, so end the process. */
+     * text says which; its thread still runs, so end the process (of workers, such a one was killed). */
     void run()
     {
         const int result = plait_server_run(get());
