@@ -88,7 +88,8 @@ int plait_server_worker(const plait_server *server);
  *
  * One pool may serve several methods and servers. Thread-safe. It starts its threads with its
  * first request, in each process by itself: unlike other objects it may be opened before fork()
- * and used in the child, where it begins empty. Close it after the servers that it works for. */
+ * and used in the child, where it begins empty. Close it after the servers that it works for; until
+ * then handlers may run, and their contexts must live, also those of servers that are closed. */
 typedef struct plait_pool plait_pool;
 
 #define PLAIT_POOL_THREADS_MAX 256

@@ -1,8 +1,9 @@
 #!/usr/bin/python3
-"""Every block of docs/cpp.md is compiled with warnings as errors and, unless it says why not, run; what `// prints: TEXT` says is printed.
+"""Every block of docs/cpp.md is compiled with warnings as errors and run; what `// prints: TEXT` says is printed.
 
 The first block with a main serves for all the others; a block without one becomes the body of a function, with the
-client `c` of a server that has the methods which the document uses.
+client `c` of a server that has the methods which the document uses. The block of shell runs where the page says that
+the programs before it lie. And every class, function and option of plait.hpp is in the document.
 """
 import os
 import re
@@ -18,8 +19,16 @@ from outside import blocks  # noqa: E402
 
 PATIENCE = 300
 PRINTS = re.compile(r"// prints: (.*)$", re.M)
-INCLUDES = "".join(f"#include <{name}>\n" for name in ("plait/plait.hpp", "iostream", "poll.h"))
-SERVER = INCLUDES + """
+FILE = re.compile(r"`(\w+\.cpp)`:\n\n```cpp\n(.*?)^```$", re.M | re.S)
+DETAIL = re.compile(r"^namespace detail\n\{$.*?^\} // namespace detail$", re.M | re.S)
+CLASS = re.compile(r"^(?:template <[^\n]*> )?(class|struct|enum class) (?:\[\[nodiscard\]\] )?(\w+)[^;{]*?\{(?:$(.*?)^\};| [^\n]*\};$)",
+                   re.M | re.S)
+SECTION = re.compile(r"^  (public|protected|private):$", re.M)
+FUNCTION = re.compile(r"^    (?! |friend |using )[\w\[\]:<>*&. ]*?\b(\w+)\(", re.M)
+OPTION = re.compile(r"^    [\w:<>()]+(?: \w+\))?>? (\w+)(?: = [^;]*|\{[^;]*\})?;", re.M)
+INCLUDES = "".join(f"#include <{name}>\n" for name in ("plait/plait.hpp", "cstring", "iostream", "poll.h"))
+SERVER = """#include "blocks.hpp"
+
 int main()
 {
     plait::Server s("document");
@@ -35,7 +44,7 @@ int main()
 
 
 def wrapped(text):
-    return (f"{INCLUDES}\nusing namespace std::chrono_literals;\n\n[[maybe_unused]] static void block(plait::Client &c)\n"
+    return (f"#include \"blocks.hpp\"\n\nusing namespace std::chrono_literals;\n\n[[maybe_unused]] static void block(plait::Client &c)\n"
             f"{{\n(void)c;\n{text}}}\n\nint main()\n{{\n    plait::Client c(\"document\");\n    block(c);\n}}\n")
 
 
@@ -46,15 +55,30 @@ class Document:
         run.mkdir(mode=0o700)
         self.environment = dict(os.environ, PLAIT_DIR=str(run), LD_LIBRARY_PATH=str(BUILD / "src"))
         self.servers = []
+        (self.where / "blocks.hpp").write_text(INCLUDES)
+        self.compiler("-x", "c++-header", "blocks.hpp")  # once for all: most of the time goes there
+
+    def compiler(self, *arguments):
+        done = subprocess.run(["g++", "-std=c++17", "-Wall", "-Wextra", "-Wpedantic", "-Werror", f"-I{SOURCE}/include",
+                               *arguments], cwd=self.where, capture_output=True, text=True, timeout=PATIENCE)
+        assert done.returncode == 0, done.stderr
 
     def compile(self, name, text):
-        source = self.where / f"{name}.cpp"
-        source.write_text(text)
-        done = subprocess.run(["g++", "-std=c++17", "-Wall", "-Wextra", "-Wpedantic", "-Werror", f"-I{SOURCE}/include",
-                               str(source), "-o", str(self.where / name), f"-L{BUILD}/src", "-lplait"],
-                              capture_output=True, text=True, timeout=PATIENCE)
-        assert done.returncode == 0, done.stderr
+        (self.where / f"{name}.cpp").write_text(text)
+        self.compiler(f"{name}.cpp", "-o", name, f"-L{BUILD}/src", "-lplait")
         return str(self.where / name)
+
+    def shell(self, text):
+        """As in the directory in which the page's files were saved."""
+        folder = self.where / "page"
+        folder.mkdir()
+        for name, source in FILE.findall((SOURCE / "docs/cpp.md").read_text()):
+            (folder / name).write_text(source)
+        environment = dict(self.environment, PKG_CONFIG_PATH=str(BUILD / "packaging"))
+        done = subprocess.run(["sh", "-eu", "-c", text], cwd=folder, capture_output=True, text=True, timeout=PATIENCE,
+                              env=environment)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == "hello, Ada\n", f"it printed {done.stdout!r}"
 
     def serve(self, name, text):
         self.servers.append(subprocess.Popen([self.compile(name, text)], env=self.environment))
@@ -74,6 +98,30 @@ class Document:
         assert not any(ends), f"the servers ended with {ends}"
 
 
+def public(body):
+    """The public sections of a class's body."""
+    parts = SECTION.split(body)
+    return "".join(text for kind, text in zip(parts[1::2], parts[2::2]) if kind == "public")
+
+
+def everything_is_described():
+    document, classes, functions, options = (SOURCE / "docs/cpp.md").read_text(), set(), set(), set()
+    for header in (SOURCE / "include/plait/cpp").iterdir():
+        text = header.read_text()
+        classes.update(name for _, name, _ in CLASS.findall(DETAIL.sub("", text)))
+        for kind, name, body in CLASS.findall(text):  # the bases among them
+            if kind == "class":
+                functions.update(FUNCTION.findall(public(body)))
+            elif kind == "struct" and name in classes:
+                options.update(OPTION.findall(re.sub(r"/\*.*?\*/", "", body, flags=re.S)))
+    functions -= classes | {"AnyRequest", "CString", "bool"}
+    assert len(classes) > 25 and len(functions) > 50 and len(options) > 25, (classes, functions, options)
+    lacking = [name for name in sorted(classes) if not re.search(rf"`{name}[`(:]", document)]
+    lacking += [f"{name}()" for name in sorted(functions) if not re.search(rf"\b{name}(<T>)?\(", document)]
+    lacking += [name for name in sorted(options) if not re.search(rf"`{name}[`(]", document)]
+    assert not lacking, f"it doesn't tell of {', '.join(lacking)}"
+
+
 def main():
     passed = failed = 0
     with tempfile.TemporaryDirectory() as where:
@@ -81,9 +129,9 @@ def main():
         steps = [("the_server_of_all_blocks", lambda name: document.serve(name, SERVER))]
         served = False
         for number, (kind, text, why) in enumerate(blocks(SOURCE / "docs/cpp.md"), 1):
-            assert kind == "cpp", f"block {number} is of another kind"
-            if why:
-                steps.append((f"block_{number}_compiles", lambda name, text=text: document.compile(name, wrapped(text))))
+            assert kind in ("cpp", "sh") and not why, f"block {number} is of another kind, or isn't to be run"
+            if kind == "sh":
+                steps.append((f"block_{number}", lambda name, text=text: document.shell(text)))
             elif "int main(" in text and not served:
                 steps.append((f"block_{number}", lambda name, text=text: document.serve(name, text)))
                 served = True
@@ -91,6 +139,7 @@ def main():
                 text = text if "int main(" in text else wrapped(text)
                 steps.append((f"block_{number}", lambda name, text=text: document.run(name, text)))
         steps.append(("servers_end_in_order", lambda name: document.end()))
+        steps.append(("every_class_function_and_option_is_described", lambda name: everything_is_described()))
         for name, step in steps:
             try:
                 step(name)

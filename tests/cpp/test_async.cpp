@@ -200,6 +200,32 @@ TEST(a_future_can_be_fetched_within_a_callback)
     CHECK_STR(got.c_str(), "inner in outer!");
 }
 
+/* ---- waits that are interrupted ---- */
+
+TEST(another_thread_can_end_every_wait_of_a_client_and_a_publisher)
+{
+    settle();
+    std::vector<plait::DeferredRequest> held;
+    plait::Server server("holder");
+    server.handle("", [&](plait::Request &request) { held.push_back(request.defer()); });
+    server.start();
+    std::atomic<bool> enough{ false };
+    plait::ClientOptions options;
+    options.interrupted = [&] { return enough.load(); };
+    plait::Client first("holder", options), client(std::move(first));
+    std::thread other([&] { enough = true; });
+    CHECK_INT(thrown_by<plait::Error>([&] { client.call("", "", plait::forever); }).code(), -EINTR);
+    other.join();
+    CHECK_INT(thrown_by<plait::Error>([&] { plait::Client nobody("absent", options); }).code(), -EINTR);
+    plait::PublisherOptions lonely;
+    lonely.wait_subscribers = 1;
+    lonely.timeout = plait::forever;
+    lonely.interrupted = options.interrupted;
+    plait::Publisher opened("lonely", lonely), publisher(std::move(opened));
+    CHECK_INT(thrown_by<plait::Error>([&] { publisher.publish("nobody hears it"); }).code(), -EINTR);
+    server.stop(0s);
+}
+
 /* ---- loops of one's own ---- */
 
 TEST(server_and_client_live_in_one_poll_loop)

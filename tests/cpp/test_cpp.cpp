@@ -1,9 +1,11 @@
-/* plait.hpp: what it promises beyond the C interface, but for what doesn't wait (test_async.cpp). */
+/* plait.hpp: what it promises beyond the C interface, but for what doesn't wait (test_async.cpp), loans, pools and
+ * workers. */
 #include "cpp/support.hpp"
 
 #include <array>
 #include <atomic>
 #include <csignal>
+#include <cstring>
 #include <mutex>
 #include <unistd.h>
 
@@ -21,7 +23,7 @@ inline constexpr bool is_handle = !std::is_copy_constructible_v<T> && !std::is_c
                                   std::is_nothrow_move_constructible_v<T> && std::is_nothrow_move_assignable_v<T>;
 static_assert(is_handle<plait::Server> && is_handle<plait::Client> && is_handle<plait::Reply> &&
               is_handle<plait::DeferredRequest> && is_handle<plait::Publisher> && is_handle<plait::Subscriber> &&
-              is_handle<plait::Message>);
+              is_handle<plait::Message> && is_handle<plait::Pool>);
 static_assert(!std::is_move_constructible_v<plait::Request> && !std::is_copy_constructible_v<plait::Request>);
 
 template <class T, class = void> struct HasView : std::false_type {
@@ -30,6 +32,9 @@ template <class T> struct HasView<T, std::void_t<decltype(std::declval<T>().view
 };
 static_assert(HasView<plait::Message &>::value && !HasView<plait::Message>::value);
 static_assert(HasView<plait::Reply &>::value && !HasView<plait::Reply>::value, "a view of a temporary would dangle");
+
+static_assert(std::is_constructible_v<plait::Body, const char *>);
+static_assert(!std::is_constructible_v<plait::Body, std::nullptr_t>, "no text is no body");
 
 static_assert(plait::Timeout().count() == 0, "the default");
 static_assert(plait::Timeout(0s).count() == PLAIT_NOW && plait::Timeout(-5s).count() == PLAIT_NOW);
@@ -124,6 +129,9 @@ TEST(names_may_be_any_kind_of_string)
     CHECK_INT(thrown_by<plait::Error>([&] { client.call(std::string("echo\0x", 6)); }).code(), -EINVAL);
     CHECK_INT(thrown_by<plait::Error>([&] { client.call(std::string(PLAIT_NAME_MAX + 1, 'x')); }).code(), -EOPNOTSUPP);
     CHECK_INT(thrown_by<plait::Error>([] { plait::Server nameless("no/name"); }).code(), -EINVAL);
+    plait::ServerOptions options; /* C would have ended it at the NUL, and let everybody in */
+    options.allow = std::string("*\0no", 4);
+    CHECK_CONTAINS(thrown_by<plait::Error>([&] { plait::Server open("open", options); }).what(), "NUL");
 }
 
 TEST(call_options_reach_the_handler)
@@ -177,6 +185,7 @@ TEST(a_handler_that_throws_answers_its_caller_and_lives_on)
     server.handle("std", [](plait::Request &) { throw std::runtime_error("out of 100% %s tea"); });
     server.handle("int", [](plait::Request &) { throw 7; });
     server.handle("remote", [](plait::Request &) { throw plait::RemoteError(42, "from further away"); });
+    server.handle("wild", [](plait::Request &) { throw plait::RemoteError(0xffffffff, "a status of its own"); });
     server.handle("late", [](plait::Request &request) {
         request.reply("done");
         throw std::runtime_error("nobody hears this");
@@ -195,6 +204,7 @@ TEST(a_handler_that_throws_answers_its_caller_and_lives_on)
     }
     CHECK_CONTAINS(thrown_by<plait::RemoteError>([&] { client.call("int"); }).what(), "no std::exception");
     CHECK_INT(thrown_by<plait::RemoteError>([&] { client.call("remote"); }).status(), 42);
+    CHECK_STR(thrown_by<plait::RemoteError>([&] { client.call("wild"); }).what(), "a status of its own");
     CHECK(client.call("late").text() == "done");
     CHECK(client.call("twice").text() == "first");
 }
@@ -402,14 +412,61 @@ TEST(handles_that_were_moved_from_throw)
     CHECK(future.get().text() == "promised"); /* of the client, wherever it is */
     CHECK_INT(thrown_by<plait::Error>([&] { client.call(""); }).code(), -EBADF);
     CHECK_INT(thrown_by<plait::Error>([&] { client.dispatch(); }).code(), -EBADF);
-    CHECK_INT(thrown_by<plait::Error>([&] { client.call_future(""); }).code(), -EBADF);
+    CHECK_INT(thrown_by<plait::Error>([&] { (void)client.call_future(""); }).code(), -EBADF);
     plait::Reply reply = other.call("", "x"), taken = std::move(reply);
     CHECK(reply.text().empty() && taken.text() == "x" && reply.encoding() == Encoding::bytes);
     plait::Server moved(std::move(server));
     CHECK_INT(thrown_by<plait::Error>([&] { server.stop(); }).code(), -EBADF);
     CHECK_INT(thrown_by<plait::Error>([&] { server.urls(); }).code(), -EBADF);
+    CHECK_INT(thrown_by<plait::Error>([&] { server.run(); }).code(), -EBADF);
+    CHECK_INT(thrown_by<plait::Error>([&] { server.handle("", echo); }).code(), -EBADF);
+    CHECK_INT(thrown_by<plait::Error>([&] { server.workers({}); }).code(), -EBADF);
+    plait::Server idle("idle");
+    plait::Pool pool, other_pool(std::move(pool));
+    CHECK_INT(thrown_by<plait::Error>([&] { idle.handle("", pool, echo); }).code(), -EBADF);
+    plait::Publisher publisher("husk.told"), other_publisher(std::move(publisher));
+    plait::Loan loan = other_publisher.loan(9);
+    CHECK_INT(thrown_by<plait::Error>([&] { publisher.publish(std::move(loan)); }).code(), -EBADF);
+    CHECK(!loan); /* taken, as by all that throw */
+    CHECK_INT(thrown_by<plait::Error>([&] { loan.use(0); }).code(), -EINVAL);
     client = std::move(other);
     CHECK(client.call("", "back").text() == "back");
+}
+
+template <class T> static void move_to_itself(T &handle)
+{
+    T &same = handle;
+    handle = std::move(same);
+}
+
+TEST(handles_survive_being_moved_to_themselves)
+{
+    settle();
+    std::optional<plait::DeferredRequest> kept;
+    plait::Server server("self");
+    server.handle("keep", [&](plait::Request &request) {
+        kept = request.defer();
+        move_to_itself(*kept);
+        kept->reply(kept->text());
+    });
+    server.start();
+    move_to_itself(server);
+    plait::Client client("self");
+    move_to_itself(client);
+    plait::Loan loan = client.loan(20000);
+    std::memset(loan.data(), 'x', 20000);
+    move_to_itself(loan);
+    plait::Reply reply = client.call("keep", std::move(loan));
+    move_to_itself(reply);
+    CHECK(reply.text() == std::string(20000, 'x'));
+    plait::Publisher publisher("self.told");
+    plait::Subscriber subscriber("self.told");
+    move_to_itself(publisher);
+    move_to_itself(subscriber);
+    publisher.publish("told");
+    plait::Message message = subscriber.next(patience);
+    move_to_itself(message);
+    CHECK(message.view() == "told");
 }
 
 TEST(after_fork_handles_say_so_and_are_destroyed_in_peace)
@@ -468,6 +525,7 @@ TEST(topics_merge_and_tell_what_was_lost)
     CHECK_INT(jsons, 1);
     CHECK(!subscriber.poll().has_value());
     thrown_by<plait::TimeoutError>([&] { subscriber.next(1ms); });
+    thrown_by<plait::TimeoutError>([&] { subscriber.next(0s); });
     plait::Subscriber far(first.urls().at(0) + "/news");
     for (int i = 0; i < 20000; i++) first.publish(std::string(100, 'x'));
     std::uint64_t received = 0, lost = 0;
@@ -504,103 +562,4 @@ TEST(a_subscriber_that_wants_reliable_is_refused_by_latest)
     options.reliable = plait::Reliable::yes;
     CHECK_INT(thrown_by<plait::Error>([&] { plait::Subscriber("careless", options); }).code(), -EOPNOTSUPP);
     thrown_by<plait::Error>([] { plait::Publisher("Bad Name"); });
-}
-
-/* ---- pools and workers ---- */
-
-TEST(a_pooled_handler_answers_fails_and_throws_as_any_other)
-{
-    settle();
-    std::atomic<int> ran{ 0 };
-    plait::PoolOptions options;
-    options.threads = 2;
-    plait::Server server("pooled");
-    {
-        plait::Pool pool(options); /* lives on in the server */
-        server.handle("echo", pool, [&](plait::Request &q) {
-            ran++;
-            q.reply(q.text());
-        });
-        server.handle("throws", pool, [](plait::Request &q) {
-            q.reply("first");
-            throw std::runtime_error("too late");
-        });
-        server.handle("fails", pool, [](plait::Request &) { throw std::runtime_error("no"); });
-    }
-    server.start();
-    plait::Client client("pooled");
-    for (int i = 0; i < 20; i++) CHECK(client.call("echo", "x").text() == "x");
-    CHECK_INT(ran.load(), 20);
-    CHECK(client.call("throws").text() == "first");
-    try {
-        client.call("fails");
-        CHECK(!"it failed");
-    } catch (const plait::RemoteError &error) {
-        CHECK_STR(error.what(), "no");
-    }
-    options.threads = -1;
-    try {
-        plait::Pool pool(options);
-        CHECK(!"it failed");
-    } catch (const plait::Error &error) {
-        CHECK_INT(error.code(), -EINVAL);
-    }
-}
-
-TEST(workers_are_supervised_and_their_hooks_run)
-{
-    settle();
-    int ready[2];
-    CHECK_INT(pipe(ready), 0);
-    pid_t pid = fork();
-    if (pid == 0) {
-        plait::ServerOptions options;
-        options.processes = 2;
-        plait::Server server("crew", options);
-        int started = 0;
-        server.handle("who", [&](plait::Request &q) {
-            q.reply(std::to_string(server.worker()) + " " + std::to_string(started));
-        });
-        plait::WorkerHooks hooks;
-        hooks.ready = [&] { CHECK_INT(write(ready[1], "r", 1), 1); };
-        hooks.start = [&](int worker) { started = worker; };
-        server.workers(hooks);
-        CHECK_INT(server.worker(), 0);
-        server.run();
-        _exit(0);
-    }
-    char byte;
-    CHECK_INT(read(ready[0], &byte, 1), 1);
-    {
-        plait::Client client("crew");
-        std::string who = client.call("who").text();
-        CHECK(who == "1 1" || who == "2 2");
-    }
-    CHECK_INT(kill(pid, SIGTERM), 0);
-    CHECK_INT(test_wait_child(pid), 0);
-    close(ready[0]);
-    close(ready[1]);
-}
-
-TEST(a_start_hook_that_throws_is_run_s_error)
-{
-    settle();
-    pid_t pid = fork();
-    if (pid == 0) {
-        plait::ServerOptions options;
-        options.processes = 2;
-        plait::Server server("crew", options);
-        server.handle("who", [](plait::Request &q) { q.reply("x"); });
-        plait::WorkerHooks hooks;
-        hooks.start = [](int) { throw plait::Error(-EACCES, "not today"); };
-        server.workers(hooks);
-        try {
-            server.run();
-            _exit(1);
-        } catch (const plait::Error &error) {
-            CHECK_INT(error.code(), -EACCES);
-            _exit(0);
-        }
-    }
-    CHECK_INT(test_wait_child(pid), 0);
 }

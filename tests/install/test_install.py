@@ -121,9 +121,8 @@ def cmake_versions(outside):
 def everything_is_there(outside):
     for name in ("bin/plait", "lib/libplait.so", "lib/libplait.so.0", "lib/libplait.so.0.1.0", "lib/libplait.a",
                  "lib/pkgconfig/plait.pc", "lib/cmake/plait/plaitConfig.cmake",
-                 "lib/cmake/plait/plaitConfigVersion.cmake", "include/plait/plait.h", "include/plait/array.h",
-                 "include/plait/loan.h", "include/plait/service.h", "include/plait/watch.h",
-                 "include/plait/worker.h", "include/plait/plait.hpp"):
+                 "lib/cmake/plait/plaitConfigVersion.cmake", "include/plait/plait.h", "include/plait/plait.hpp",
+                 *(header.relative_to(ROOT) for header in (ROOT / "include/plait").rglob("*.h*"))):
         assert (outside.prefix / name).exists(), f"{name} was not installed"
     dynamic = outside.run(["readelf", "-d", str(outside.prefix / "lib/libplait.so")], cwd=outside.base)
     assert "SONAME" in dynamic and "[libplait.so.0]" in dynamic, dynamic
