@@ -26,7 +26,8 @@ void pl_close(int *fd)
 int pl_fd_nonblock(int fd)
 {
     int flags = fcntl(fd, F_GETFL);
-    if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0) {
+    int done = flags >= 0 && flags & O_NONBLOCK;
+    if (flags < 0 || (!done && fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)) {
         int code = -errno;
         return pl_error(code, "cannot make descriptor %d nonblocking: %s", fd, pl_error_word(code));
     }

@@ -15,6 +15,7 @@
 #include "naming/sweep.h"
 #include "wire/name.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -99,11 +100,12 @@ static int look_in(struct found *found, const struct pl_directory *directory, co
     int r = pl_directory_sub(directory, pl_kind_folder(found->kind), false, &folder);
     if (r == -EMFILE || r == -ENFILE || r == -ENOMEM) return r;
     if (r < 0) return 0; /* missing, or not as it should be: nothing that may be believed */
-    DIR *list = pl_folder_list(folder);
+    DIR *list = fdopendir(folder);
     if (list == NULL)
         return pl_error(-errno, "%s/%s: %s", directory->path, pl_kind_folder(found->kind), pl_error_word(errno));
+    folder = -1; /* the list's now */
     for (struct dirent *item = readdir(list); item != NULL && r == 0; item = readdir(list))
-        r = look_at(found, directory, folder, item->d_name, name);
+        r = look_at(found, directory, dirfd(list), item->d_name, name);
     closedir(list);
     return r;
 }
