@@ -120,7 +120,7 @@ int plait_pool_handle(plait_pool *pool, plait_server *server, const char *method
 /* Within a handler: gives REQUEST to the pool, which calls HANDLER for it; the handler that calls
  * this is done with it then. Errors: -EBUSY (the queue is full) and -EAGAIN (no thread could be
  * started): the request is still the caller's, to be answered; -EALREADY (answered or deferred),
- * -ENOMEM, -ESHUTDOWN (being closed). */
+ * -ENOMEM, -ESHUTDOWN (being closed), -ECONNRESET (in a pooled handler: the caller and perhaps the server are gone). */
 int plait_pool_submit(plait_pool *pool, plait_request *request, plait_handler *handler, void *context);
 
 /* Fails what waits, waits for what is being handled, frees. NULL is fine. */

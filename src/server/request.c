@@ -398,6 +398,21 @@ void pl_request_run(struct pl_session *session, struct plait_request *request, u
     }
 }
 
+struct plait_server *pl_request_hold_server(struct plait_request *request)
+{
+    if (!request->pooled) return request->server; /* whose own thread this is */
+    pthread_mutex_lock(&request->session->send_lock);
+    if (!request->session->dead) return request->server;
+    pthread_mutex_unlock(&request->session->send_lock);
+    (void)pl_error(-ECONNRESET, "the caller of this request is gone, and so may be its server");
+    return NULL;
+}
+
+void pl_request_let_go(struct plait_request *request)
+{
+    if (request->pooled) pthread_mutex_unlock(&request->session->send_lock);
+}
+
 __attribute__((cold)) void pl_request_cancel(struct pl_session *session, uint64_t call)
 {
     bool locked = lock_send(session);

@@ -250,6 +250,10 @@ void pl_session_set_pause(struct pl_session *session, unsigned bit, bool on);
 /* REQUEST's message has been received; the rest of it is made here. What the message still holds afterwards is the
  * caller's: nothing, if the request was deferred. */
 void pl_request_run(struct pl_session *session, struct plait_request *request, uint64_t now_ticks);
+/* REQUEST's server, which is not closed before pl_request_let_go: a pooled handler may run when its server is gone.
+ * Such a request must not be answered or deferred meanwhile. NULL with text (-ECONNRESET): it is gone. */
+struct plait_server *pl_request_hold_server(struct plait_request *request);
+void pl_request_let_go(struct plait_request *request);
 void pl_request_cancel(struct pl_session *session, uint64_t call);
 /* A deferred request's handler on a thread that is no reactor's; if it leaves it unanswered the caller gets an error.
  */

@@ -196,11 +196,14 @@ static int reserve(plait_pool *pool, struct pl_status_service *service)
 
 int plait_pool_submit(plait_pool *pool, plait_request *request, plait_handler *handler, void *context)
 {
-    struct plait_server *server = request->server;
-    struct item item = { .handler = handler, .context = context, .service = pl_status_service_id(server->status) };
+    struct item item = { .handler = handler, .context = context };
     if (handler == NULL) return pl_error(-EINVAL, "pool %s: no handler was given", pool->name);
+    const struct plait_server *server = pl_request_hold_server(request);
+    if (server == NULL) return -ECONNRESET;
+    item.service = pl_status_service_id(server->status);
     item.method = request->method ? (unsigned)(request->method - server->methods) : 0;
     int r = reserve(pool, server->status);
+    pl_request_let_go(request);
     if (r < 0) return r;
     r = plait_request_defer(request, &item.request);
     pthread_mutex_lock(&pool->lock);

@@ -331,6 +331,45 @@ TEST(a_pool_outlives_servers_that_left_it_requests)
     close_rig(&rig);
 }
 
+static void pass_on_too_late(plait_request *request, void *context)
+{
+    atomic_fetch_add(&begun, 1);
+    until(&released, 1);
+    CHECK_INT(plait_pool_submit(context, request, quick, NULL), -ECONNRESET);
+    CHECK(strstr(plait_error_text(), "gone") != NULL);
+    atomic_fetch_add(&ended, 1);
+}
+
+static void pass_on(plait_request *request, void *context)
+{
+    CHECK_INT(plait_pool_submit(context, request, quick, NULL), 0);
+}
+
+TEST(a_pooled_handler_may_pass_its_request_on_and_is_told_where_its_server_is_gone)
+{
+    struct rig rig;
+    open_rig(&rig, 2, 0);
+    plait_server *other;
+    CHECK_INT(plait_server_open(&other, "leaving", NULL), 0);
+    CHECK_INT(plait_pool_handle(rig.pool, other, "late", pass_on_too_late, rig.pool), 0);
+    CHECK_INT(plait_pool_handle(rig.pool, other, "on", pass_on, rig.pool), 0);
+    CHECK_INT(plait_server_start(other), 0);
+    plait_client *client;
+    plait_reply *reply;
+    CHECK_INT(plait_client_open(&client, "leaving", NULL), 0);
+    CHECK_INT(plait_client_call(client, "on", "body", 4, NULL, &reply), 0);
+    CHECK_MEM(plait_reply_body(reply).data, "body", 4);
+    plait_reply_free(reply);
+    CHECK_INT(plait_client_call_async(client, "late", "x", 1, NULL, on_reply, &rig, NULL), 0);
+    until(&begun, 1);
+    CHECK_INT(plait_server_stop(other, 1), 0);
+    plait_server_close(other);
+    atomic_store(&released, 1);
+    until(&ended, 1);
+    plait_client_close(client);
+    close_rig(&rig);
+}
+
 TEST(wrong_options_are_refused_with_the_limit_s_name)
 {
     plait_pool *pool = NULL;
