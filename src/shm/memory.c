@@ -47,9 +47,8 @@ int pl_memfd_seal(int fd, int seals)
 
 int pl_memfd_seal_one_writer(int fd)
 {
-    int seals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
-    int r = pl_memfd_seal(fd, seals | F_SEAL_FUTURE_WRITE);
-    if (r == -EINVAL) r = pl_memfd_seal(fd, seals);
+    int r = pl_memfd_seal(fd, PL_MEMFD_SEALS | F_SEAL_FUTURE_WRITE);
+    if (r == -EINVAL) r = pl_memfd_seal(fd, PL_MEMFD_SEALS);
     if (r == 0 && fchmod(fd, 0400) != 0) r = pl_error(-errno, "shared memory: chmod: %s", pl_error_word(errno));
     return r;
 }
@@ -104,4 +103,15 @@ int pl_memory_populate(void *address, size_t size, int write)
                         size, pl_error_word(errno));
     }
     return 0;
+}
+
+int pl_memory_populate_up_to(void *data, size_t capacity, size_t *populated, size_t size, int write)
+{
+    enum { STEP = 1 << 16 };
+    if (size <= *populated) return 0;
+    size_t end = (size + STEP - 1) & ~(size_t)(STEP - 1);
+    if (end > capacity) end = capacity;
+    int r = pl_memory_populate((uint8_t *)data + *populated, end - *populated, write);
+    if (r == 0) *populated = end;
+    return r;
 }

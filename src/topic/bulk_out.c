@@ -16,8 +16,6 @@
 #include <string.h>
 #include <sys/mman.h>
 
-enum { STEP = 1 << 16 };
-
 enum { FREE, LENT, ORPHAN }; /* ORPHAN: a loan outlives its publisher and frees it */
 
 struct pl_bulk_segment {
@@ -140,16 +138,6 @@ static int make_memory(struct pl_bulk_segment *segment, size_t size)
     return 0;
 }
 
-static int populate(struct pl_bulk_segment *segment, size_t size)
-{
-    if (size <= segment->populated) return 0;
-    size_t end = (size + STEP - 1) & ~(size_t)(STEP - 1);
-    if (end > segment->capacity) end = segment->capacity;
-    int r = pl_memory_populate(segment->data + segment->populated, end - segment->populated, 1);
-    if (r == 0) segment->populated = end;
-    return r;
-}
-
 /* The one that was not used for the longest, of those whose message is neither among the last few nor (reliable) to be
  * read yet by somebody who counts. */
 static struct pl_bulk_segment *oldest(struct plait_publisher *publisher, bool thorough)
@@ -214,7 +202,7 @@ static int fit(struct plait_publisher *publisher, struct pl_bulk_segment *segmen
         free(segment);
         publisher->segments[--publisher->segment_count] = NULL;
     }
-    if (r == 0) r = populate(segment, size);
+    if (r == 0) r = pl_memory_populate_up_to(segment->data, segment->capacity, &segment->populated, size, 1);
     if (r < 0)
         return pl_error_in(r == -EMFILE ? r : -ENOMEM, "topic '%s': a message of %zu bytes", publisher->topic, size);
     if (!fresh) return 0;
