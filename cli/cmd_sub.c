@@ -1,13 +1,12 @@
 /* plait sub: prints what a topic's publishers say. */
 #include "command.h"
+#include "message.h"
 #include "output.h"
 #include <errno.h>
 #include <plait/plait.h>
 #include <stdio.h>
-#include <string.h>
 #include <unistd.h>
 
-static const char *const encodings[] = { "bytes", "utf8", "json", "array" };
 static const char *const causes[] = { "nothing", "overrun", "dropped", "died", "reconnected" };
 
 static bool raw, reliable, json;
@@ -15,7 +14,6 @@ static int64_t count_limit, history, timeout;
 
 static void print_json(const plait_message *message)
 {
-    plait_bytes body = plait_message_body(message);
     plait_lost why;
     uint64_t lost = plait_message_lost(message, &why);
 
@@ -24,14 +22,12 @@ static void print_json(const plait_message *message)
     json_id("publisher", plait_message_publisher(message));
     json_number("number", plait_message_number(message));
     json_decimal("time_ms", (double)plait_message_time(message) / 1e6);
-    json_text("encoding", encodings[plait_message_encoding(message) & 3]);
+    json_text("encoding", encoding_names[plait_message_encoding(message) & 3]);
     if (why != PLAIT_LOST_NOTHING) {
         json_number("lost", lost);
         json_text("why", causes[why]);
     }
-    json_number("size", body.size);
-    if (utf8_valid(body.data, body.size)) json_bytes("text", body.data, body.size);
-    else json_base64("base64", body.data, body.size);
+    json_body(plait_message_body(message));
     json_end();
 }
 
@@ -45,12 +41,6 @@ static void print(const plait_message *message, const char *topic)
     }
     if (body.size > 0) fwrite(body.data, 1, body.size, stdout);
     if (!raw) putchar('\n');
-}
-
-static void print_log(plait_log_level level, const char *line, void *context)
-{
-    (void)context;
-    if (level == PLAIT_LOG_ERROR) complain("%s", line);
 }
 
 /* What was written goes out before we wait, and not before. */
@@ -77,7 +67,7 @@ static int run(int argc, char **argv)
     options.history = (uint32_t)history;
     options.reliable = reliable ? PLAIT_RELIABLE_YES : PLAIT_RELIABLE_NO;
     if (timeout > 0) options.connect_timeout = timeout;
-    plait_set_log(print_log, NULL);
+    log_complaints(PLAIT_LOG_ERROR);
     r = plait_subscriber_open(&subscriber, argv[1], &options);
     if (r < 0) return (int)command_failed(r, "sub %s", argv[1]);
     if (plait_subscriber_publishers(subscriber) == 0 && isatty(STDERR_FILENO) && !json)

@@ -7,13 +7,6 @@
 #include <stdio.h>
 #include <string.h>
 
-static const struct command command_bench = {
-    .name = "bench",
-    .arguments = "",
-    .summary = "measure calls beside the bare kernel primitive that they stand on",
-    .run = cmd_bench,
-};
-
 static const struct command *const commands[] = {
     &command_serve,   &command_call,  &command_get,    &command_pub,     &command_sub,  &command_ls,
     &command_threads, &command_bench, &command_doctor, &command_version, &command_help, NULL,
@@ -53,17 +46,34 @@ enum exit_status command_status(int code)
     }
 }
 
-enum exit_status command_failed(int code, const char *what, ...)
+static void say_failed(int code, const char *what, va_list list)
 {
     char text[2048], place[512];
-    va_list list;
 
     snprintf(text, sizeof(text), "%s", plait_error_text()); /* before anything else can change it */
-    va_start(list, what);
     vsnprintf(place, sizeof(place), what, list);
-    va_end(list);
     complain("%s: %s", place, text[0] ? text : strerror(-code));
+}
+
+enum exit_status command_failed(int code, const char *what, ...)
+{
+    va_list list;
+
+    va_start(list, what);
+    say_failed(code, what, list);
+    va_end(list);
     return command_status(code);
+}
+
+enum exit_status claim_failed(int code, const char *what, ...)
+{
+    enum exit_status status = command_status(code);
+    va_list list;
+
+    va_start(list, what);
+    say_failed(code, what, list);
+    va_end(list);
+    return status == STATUS_NO_NAME ? STATUS_FAILED : status;
 }
 
 enum exit_status command_usage(const char *verb, const char *format, ...)
@@ -96,7 +106,7 @@ static enum exit_status unknown_verb(const char *name)
     return command_usage(NULL, "%s: no such verb", name);
 }
 
-/* --help and -h mean the same in every verb, bench included; behind "--" they are data. */
+/* --help and -h mean the same in every verb; behind "--" they are data. */
 static bool wants_help(int argc, char **argv)
 {
     for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++) {
@@ -107,15 +117,12 @@ static bool wants_help(int argc, char **argv)
 
 static int run(const struct command *command, int argc, char **argv)
 {
-    if (command->options && wants_help(argc, argv)) {
+    if (wants_help(argc, argv)) {
         help_command(command);
         return STATUS_OK;
     }
-    if (command->options) {
-        argc = options_parse(command->options, argc, argv);
-        if (argc < 0) return STATUS_USAGE;
-    }
-    return command->run(argc, argv);
+    argc = options_parse(command->options, argc, argv);
+    return argc < 0 ? STATUS_USAGE : command->run(argc, argv);
 }
 
 /* Options may stand before the verb, too: the first word that is one goes to the front. */

@@ -8,7 +8,7 @@ import subprocess
 import unittest
 
 import schema
-from plaittest import Case, NO_NAME, OK, PATIENCE, PLAIT, TIMED_OUT, USAGE, main
+from plaittest import Case, FAILED, NO_NAME, OK, PATIENCE, PLAIT, TIMED_OUT, USAGE, main
 
 
 class Topics(Case):
@@ -140,6 +140,29 @@ class Topics(Case):
         status, out, err = self.finish(publisher)
         self.assertEqual((status, err), (OK, ""))
         self.assertIn(b'"kind":"published"', out)
+
+    def test_a_listener_says_whom_it_admits(self):
+        publisher = self.start("pub", "news", "x", "--rate", "100", "--listen", "tcp://127.0.0.1:0", "--listen",
+                               "tcp://0.0.0.0:0?insecure=1", "--listen", "unix://" + self.path("socket"))
+        lines = [publisher.stdout.readline().decode() for _ in range(3)]
+        self.assertIn("(admits every local user)", lines[0])
+        self.assertIn("unencrypted", lines[1])
+        self.assertTrue(lines[2].endswith("socket\n"), lines[2])
+        self.assertIn("insecure=1", self.plait("pub", "other", "x", "--listen", "tcp://0.0.0.0:0").err)
+
+    def test_the_library_s_log_is_shown_to_who_asks_for_it(self):
+        for level, shown in ((None, False), ("info", True)):
+            if level:
+                self.environment["PLAIT_LOG"] = level
+            publisher = self.start("pub", "news", "x", "--rate", "100", "--listen", "tcp://127.0.0.1:0")
+            url = publisher.stdout.readline().decode().split()[2]
+            self.assertNotEqual(self.plait("sub", url, "--reliable", "--count", "1").status, OK)  # it isn't
+            publisher.terminate()
+            self.assertEqual("refused" in self.finish(publisher)[2], shown)
+
+    def test_a_runtime_directory_that_is_not_there_is_no_absent_topic(self):
+        self.environment["PLAIT_DIR"] = self.path("nowhere/run")
+        self.check_error(self.plait("pub", "news", "x"), FAILED, "nowhere")
 
     def test_wrong_usage_and_waiting_in_vain_have_their_statuses(self):
         self.assertEqual(self.plait("sub", "nobody", "--timeout", "50ms").status, TIMED_OUT)
