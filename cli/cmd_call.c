@@ -110,7 +110,12 @@ static int run(int argc, char **argv)
     int literal, status;
 
     argc = options_drop_dashes(argc, argv, &literal);
-    if (argc < 2) return command_usage("call", "whom? Give a TARGET");
+    if (argc < 2 || !argv[1][0]) return command_usage("call", "whom? Give a TARGET");
+    if (argc > 3)
+        return command_usage("call",
+                             "%s: only one DATA; a method goes behind a slash, as in %s/METHOD, and data that has "
+                             "spaces into quotes",
+                             argv[3], argv[1]);
     job.name = argv[1];
     if (target_parse(&job.target, "call", argv[1]) < 0) return STATUS_USAGE;
     status = data_take(&job.data, "call", argc, argv, literal);
@@ -169,5 +174,6 @@ const struct command command_call = {
             "  plait call store/put - --timeout 5s < picture.png\n"
             "  plait call 'tcp://127.0.0.1:8888?framing=raw' hello\n"
             "  plait call counter --json | jq .time_us\n",
+    .takes_dashes = true,
     .run = run,
 };

@@ -92,9 +92,7 @@ static int get(const struct page *page, const char *url)
 static int run(int argc, char **argv)
 {
     struct page page;
-    int literal;
 
-    argc = options_drop_dashes(argc, argv, &literal);
     if (argc < 2) return command_usage("get", "which URL?");
     if (argc > 2) return command_usage("get", "%s: only one URL", argv[2]);
     if (parse(&page, argv[1]) < 0) return STATUS_USAGE;

@@ -341,6 +341,14 @@ static void print_subscribers(const plait_watch *watch)
 
 /* ---- the verb ----------------------------------------------------------------------- */
 
+static bool is_name(const char *text)
+{
+    static const char rest[] = "abcdefghijklmnopqrstuvwxyz0123456789._-";
+    size_t size = strlen(text);
+
+    return size > 0 && size <= PLAIT_NAME_MAX && strspn(text, rest) == size && !strchr("._-", text[0]);
+}
+
 /* Near names, and where we looked: a misspelt name and a wrong PLAIT_DIR are the two usual reasons. */
 static int say_missing(const char *name)
 {
@@ -376,6 +384,11 @@ static int run(int argc, char **argv)
     int r, status = STATUS_OK;
 
     if (argc > 2) return command_usage("ls", "%s: one NAME at a time", argv[2]);
+    if (name && !is_name(name))
+        return command_usage("ls",
+                             "'%s': no service or topic is called that: names are a-z and 0-9, and behind the first "
+                             "also . _ -",
+                             name);
     r = plait_watch_open(&watch, name);
     if (r < 0) return command_failed(r, "ls");
     size_t services = plait_watch_count(watch), topics = plait_watch_topic_count(watch);

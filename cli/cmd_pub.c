@@ -46,8 +46,11 @@ static int open_publisher(struct job *job)
     size_t used = 0;
     const char *url;
 
-    for (int i = 0; i < listeners.count && used < sizeof(urls); i++)
-        used += (size_t)snprintf(urls + used, sizeof(urls) - used, "%s%s", i ? " " : "", listeners.items[i]);
+    for (int i = 0; i < listeners.count && used < sizeof(urls); i++) {
+        const char *item = listeners.items[i];
+        if (!item[0] || strchr(item, ' ')) return command_usage("pub", "--listen '%s': not a URL", item);
+        used += (size_t)snprintf(urls + used, sizeof(urls) - used, "%s%s", i ? " " : "", item);
+    }
     if (used >= sizeof(urls)) return command_usage("pub", "--listen: too many URLs");
     options.reliable = reliable;
     options.history = (uint32_t)history;
@@ -125,7 +128,7 @@ static int run(int argc, char **argv)
     int literal, status;
 
     argc = options_drop_dashes(argc, argv, &literal);
-    if (argc < 2) return command_usage("pub", "where to? Give a TOPIC");
+    if (argc < 2 || !argv[1][0]) return command_usage("pub", "where to? Give a TOPIC");
     if (argc == 3 && lines) return command_usage("pub", "--lines reads standard input; leave DATA out");
     job.topic = argv[1];
     status = data_take(&data, "pub", argc, argv, literal);
@@ -222,5 +225,6 @@ const struct command command_pub = {
             "  tail -f log | plait pub --lines log\n"
             "  date | plait pub --rate 1 clock -\n"
             "  plait pub --lines --listen tcp://127.0.0.1:8890 quotes <quotes\n",
+    .takes_dashes = true,
     .run = run,
 };

@@ -189,5 +189,6 @@ const struct command command_serve = {
             "  plait serve hello --echo --processes 4\n"
             "  plait serve upper --listen 'tcp://127.0.0.1:0?framing=lines' -- tr a-z A-Z\n"
             "  plait serve tools -- sh -c 'case $PLAIT_METHOD in date) date ;; *) exit 1 ;; esac'\n",
+    .takes_dashes = true,
     .run = run,
 };

@@ -59,10 +59,9 @@ static int run(int argc, char **argv)
     plait_subscriber_options options = PLAIT_SUBSCRIBER_OPTIONS_INIT;
     plait_subscriber *subscriber = NULL;
     plait_message *message = NULL;
-    int literal, r, status = STATUS_OK;
+    int r, status = STATUS_OK;
 
-    argc = options_drop_dashes(argc, argv, &literal);
-    if (argc < 2) return command_usage("sub", "to what? Give a TOPIC");
+    if (argc < 2 || !argv[1][0]) return command_usage("sub", "to what? Give a TOPIC");
     if (argc > 2) return command_usage("sub", "%s: one TOPIC at a time (sensors.* is all that begin so)", argv[2]);
     options.history = (uint32_t)history;
     options.reliable = reliable ? PLAIT_RELIABLE_YES : PLAIT_RELIABLE_NO;

@@ -25,8 +25,9 @@ struct command {
     const char *summary;          /* one line for `plait help` */
     const struct option *options; /* ends with a NULL name */
     const char *text;             /* the rest of `plait help VERB` */
+    bool takes_dashes;            /* what stands behind "--" means something else than before it */
 
-    /* argv[0] is the verb; options are parsed and taken out of argv, and "--" is left in where it stood. Returns an
+    /* argv[0] is the verb; options are parsed and taken out of argv, and so is "--" unless `takes_dashes`. Returns an
      * exit status. */
     int (*run)(int argc, char **argv);
 };

@@ -75,6 +75,7 @@ void print_body(plait_bytes body)
 
     errno = 0;
     if (body.size > 0) fwrite(bytes, 1, body.size, stdout);
+    if (output_failed()) return; /* noted before isatty() has an errno of its own */
     if (isatty(STDOUT_FILENO) && (body.size == 0 || bytes[body.size - 1] != '\n')) putchar('\n');
     fflush(stdout);
 }

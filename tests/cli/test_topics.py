@@ -178,6 +178,8 @@ class Topics(Case):
             result = self.plait(*words)
             self.assertIn("is a service", result.err)
             self.assertNotEqual(result.status, OK)
+        url = self.serve("other", "--echo", "--listen", "tcp://127.0.0.1:0").urls[0]
+        self.check_error(self.plait("sub", url, "--timeout", "10s"), NO_NAME, "it is a service")
 
 
 if __name__ == "__main__":

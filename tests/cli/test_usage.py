@@ -19,9 +19,20 @@ class Verbs(Case):
         self.check_error(self.plait("ver"), USAGE, "plait version")
 
     def test_a_verb_that_is_like_no_other_gets_no_suggestion(self):
-        result = self.plait("dance")
-        self.check_error(result, USAGE)
-        self.assertNotIn("mean", result.err)
+        for word in ("dance", "xy", "-v", "--version=2", "--"):
+            result = self.plait(word)
+            self.check_error(result, USAGE)
+            self.assertNotIn("mean", result.err)
+
+    def test_a_verb_in_capitals_is_understood_as_a_slip(self):
+        self.check_error(self.plait("CALL", "x"), USAGE, "plait call")
+
+    def test_an_empty_word_is_none(self):
+        for words, part in ((("",), "no verb given"), (("call", ""), "TARGET"), (("sub", ""), "TOPIC"),
+                            (("pub", "", "x"), "TOPIC"), (("ls", ""), "names are"),
+                            (("pub", "x", "y", "--listen", ""), "--listen")):
+            with self.subTest(words):
+                self.check_error(self.plait(*words), USAGE, part)
 
     def test_help_lists_every_verb(self):
         for arguments in (["help"], ["--help"], ["-h"]):
@@ -69,7 +80,7 @@ class Options(Case):
             self.assertEqual(result.status, 3, result.err)
         self.assertEqual(self.plait("--timeout", "50ms", "call", "call-nobody").status, 3)
         self.assertEqual(self.plait("--json", "--timeout=50ms", "call", "call-nobody", "--", "ls").status, 3)
-        self.check_error(self.plait("--json", "--", "ls"), USAGE, "no such verb")
+        self.check_error(self.plait("--json", "--", "ls"), USAGE, "--json", "no such option")
 
     def test_an_option_without_its_value_is_told(self):
         self.check_error(self.plait("call", "x", "--timeout"), USAGE, "--timeout", "value")
@@ -95,6 +106,20 @@ class Options(Case):
         self.check_error(self.plait("serve", "a", "b", "--echo"), USAGE, "b")
         for verb in ("version", "doctor"):
             self.check_error(self.plait(verb, "x"), USAGE, "x")
+
+    def test_dashes_mean_nothing_where_nothing_could_be_mistaken(self):
+        self.assertEqual(self.plait("version", "--").text, self.plait("version").text)
+        self.assertEqual(self.plait("help", "--", "ls").text, self.plait("help", "ls").text)
+        self.check_error(self.plait("ls", "--", "--json"), USAGE, "--json", "names are")
+
+    def test_a_method_beside_its_target_is_told_where_it_goes(self):
+        self.check_error(self.plait("call", "greeter", "greet", "Ada"), USAGE, "greeter/METHOD")
+
+    def test_bad_names_are_wrong_usage_in_every_verb(self):
+        for words in (("call", "x/.y"), ("call", "x/a b"), ("ls", "UPPER"), ("ls", "a/b"), ("ls", "x" * 101),
+                      ("ls", "tcp://127.0.0.1:1"), ("pub", "a b", "x"), ("sub", "a b"), ("serve", "a b", "--echo")):
+            with self.subTest(words):
+                self.check_error(self.plait(*words), USAGE)
 
     def test_a_missing_target_is_told(self):
         self.check_error(self.plait("call"), USAGE, "TARGET")
