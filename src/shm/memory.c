@@ -53,6 +53,26 @@ int pl_memfd_seal_one_writer(int fd)
     return r;
 }
 
+/* Mapped first and sealed then: FUTURE_WRITE spares only mappings that exist. */
+int pl_memfd_create_one_writer(const char *name, size_t size, uint8_t **ret_data, int *ret_fd)
+{
+    PL_AUTO_CLOSE int fd = -1;
+    int r = pl_memfd_create(name, size, &fd);
+    if (r < 0) return r;
+    uint8_t *data = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (data == MAP_FAILED)
+        return pl_error(-errno, "mapping shared memory of %zu bytes: %s", size, pl_error_word(errno));
+    r = pl_memfd_seal_one_writer(fd);
+    if (r < 0) {
+        munmap(data, size);
+        return r;
+    }
+    *ret_data = data;
+    *ret_fd = fd;
+    fd = -1;
+    return 0;
+}
+
 int pl_memfd_check(int fd, uint64_t size, int seals)
 {
     struct statfs filesystem;

@@ -18,6 +18,11 @@ enum { PL_MEMFD_SEALS = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL };
 int pl_memfd_create(const char *name, uint64_t size, int *ret_fd);
 int pl_memfd_seal(int fd, int seals);
 
+/* SIZE bytes that this process alone can write: mapped at *ret_data, and *ret_fd for those who may read, sealed as
+ * below.
+ */
+int pl_memfd_create_one_writer(const char *name, size_t size, uint8_t **ret_data, int *ret_fd);
+
 /* Makes FD, which its writer has mapped, readable for all others: PL_MEMFD_SEALS and FUTURE_WRITE, and mode 0400. A
  * kernel before 5.1 doesn't know FUTURE_WRITE: then receivers could write, to their own user's harm. */
 int pl_memfd_seal_one_writer(int fd);

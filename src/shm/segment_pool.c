@@ -156,25 +156,18 @@ static uint32_t class_of(size_t size)
     return size <= 1UL << CLASS_MIN ? CLASS_MIN : 64 - (uint32_t)__builtin_clzll(size - 1);
 }
 
-/* Memory of 2^CLASS bytes for SLOT. Mapped first and sealed then: FUTURE_WRITE spares only mappings that exist. */
+/* Memory of 2^CLASS bytes for SLOT. */
 static int make_memory(struct slot *slot, uint32_t class)
 {
     size_t size = (size_t)1 << class;
-    PL_AUTO_CLOSE int fd = -1;
-    int r = pl_memfd_create("plait-segment", size, &fd);
+    uint8_t *data;
+    int fd;
+    int r = pl_memfd_create_one_writer("plait-segment", size, &data, &fd);
     if (r < 0) return r;
-    uint8_t *data = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    if (data == MAP_FAILED) return pl_error(-errno, "segment: mapping %zu bytes: %s", size, pl_error_word(errno));
-    r = pl_memfd_seal_one_writer(fd);
-    if (r < 0) {
-        munmap(data, size);
-        return r;
-    }
     drop_memory(slot);
     slot->segment.data = data;
     slot->segment.capacity = size;
     slot->segment.fd = fd;
-    fd = -1;
     return 0;
 }
 

@@ -119,22 +119,15 @@ static bool revoke(struct plait_publisher *publisher, uint32_t id, struct pl_bul
 static int make_memory(struct pl_bulk_segment *segment, size_t size)
 {
     size_t capacity = (size_t)1 << (64 - __builtin_clzll(size - 1));
-    PL_AUTO_CLOSE int fd = -1;
-    int r = pl_memfd_create("plait-segment", capacity, &fd);
+    uint8_t *data;
+    int fd;
+    int r = pl_memfd_create_one_writer("plait-segment", capacity, &data, &fd);
     if (r < 0) return r;
-    uint8_t *data = mmap(NULL, capacity, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    if (data == MAP_FAILED) return pl_error(-errno, "a segment of %zu bytes: %s", capacity, pl_error_word(errno));
-    r = pl_memfd_seal_one_writer(fd);
-    if (r < 0) {
-        munmap(data, capacity);
-        return r;
-    }
     drop_memory(segment);
     segment->data = data;
     segment->capacity = capacity;
     segment->fd = fd;
     segment->made++;
-    fd = -1;
     return 0;
 }
 

@@ -71,6 +71,13 @@ class Memory:
         self.bytes.close()
 
 
+def copy_round(memory, start, capacity, position, size):
+    """SIZE bytes from POSITION on, which may reach beyond the ring's end."""
+    at = start + position % capacity
+    first = min(size, start + capacity - at)
+    return memory[at:at + first] + memory[start:start + size - first]
+
+
 class Ring:
     """One direction. Positions run free; ours are kept here and only published."""
 
@@ -101,10 +108,7 @@ class Ring:
         return False
 
     def copy(self, position, size):
-        at = position % self.capacity
-        first = min(size, self.capacity - at)
-        begin = self.start + at
-        return self.memory.bytes[begin:begin + first] + self.memory.bytes[self.start:self.start + size - first]
+        return copy_round(self.memory.bytes, self.start, self.capacity, position, size)
 
     # producing
 
@@ -392,10 +396,7 @@ class TopicMemory:
         self.segments[number] = (Memory(self.stream.descriptors.pop(0), size, write=False), which)
 
     def copy(self, position, size):
-        at = position % self.capacity
-        first = min(size, self.capacity - at)
-        begin = self.control + at
-        return self.ring.bytes[begin:begin + first] + self.ring.bytes[self.control:self.control + size - first]
+        return copy_round(self.ring.bytes, self.control, self.capacity, position, size)
 
     def go_to_mark(self, tail):
         marks = [self.ring.get8(self.MARKS + 8 * i) for i in range(16)]
