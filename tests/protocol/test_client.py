@@ -75,6 +75,7 @@ class Document(Case):
 class Names(Document):
     def test_a_living_instance_is_found_with_what_its_entry_says(self):
         server = self.echo("tcp://127.0.0.1:0")
+        until(lambda: find("echo")[0].entry["urls"], "the server to say its URLs")  # it begins to run just now
         instance, = find("echo")
         self.assertEqual((int(instance.entry["pid"]), instance.entry["urls"]), (server.pid, server.urls[0]))
         self.assertEqual(find("ech"), [])
