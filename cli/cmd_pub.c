@@ -12,7 +12,8 @@
 #include <unistd.h>
 
 static bool lines, reliable, json;
-static int64_t rate, wait_count, count_limit, history, timeout;
+static int64_t rate; /* thousandths of a Hz; 0: all at once */
+static int64_t wait_count, count_limit, history, timeout;
 static int encoding;
 static struct option_list listeners;
 
@@ -68,12 +69,14 @@ static int open_publisher(struct job *job)
 /* Sleeps until the next message is due; false: interrupted. */
 static bool keep_rate(struct job *job)
 {
+    int64_t period; /* ns, and what is over of the second before */
+
     if (rate == 0) return !interrupted;
     if (job->count == 0) clock_gettime(CLOCK_MONOTONIC, &job->due);
     while (!interrupted && clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &job->due, NULL) == EINTR) continue;
-    job->due.tv_nsec += (long)(1000000000 / rate);
-    job->due.tv_sec += job->due.tv_nsec / 1000000000;
-    job->due.tv_nsec %= 1000000000;
+    period = 1000000000000 / rate + job->due.tv_nsec;
+    job->due.tv_sec += period / 1000000000;
+    job->due.tv_nsec = period % 1000000000;
     return !interrupted;
 }
 
@@ -157,11 +160,11 @@ static const struct option options[] = {
       .help = "publish each line of standard input, without its newline" },
     { .name = "--rate",
       .argument = "HZ",
-      .kind = OPTION_NUMBER,
+      .kind = OPTION_DECIMAL,
       .value = &rate,
       .minimum = 1,
-      .maximum = 1000000,
-      .help = "so many messages a second, until Ctrl-C or --count" },
+      .maximum = 1000000000,
+      .help = "so many messages a second (0.1: one in ten), until Ctrl-C or --count" },
     { .name = "--count",
       .argument = "N",
       .kind = OPTION_NUMBER,

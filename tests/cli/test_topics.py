@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import subprocess
+import time
 import unittest
 
 import schema
@@ -132,6 +133,15 @@ class Topics(Case):
                 log.flush()
             self.assertEqual(pipe.stdout.read(), b"ERROR one\nERROR three\n")
             pipe.wait(PATIENCE)
+
+    def test_a_rate_may_be_below_one(self):
+        begun = time.monotonic()
+        self.assertEqual(self.plait("pub", "slow", "tick", "--rate", "2.5", "--count", "3").status, OK)
+        self.assertGreaterEqual(time.monotonic() - begun, 0.8)
+        publisher = self.start("pub", "slower", "tick", "--rate", "0.001", "--history", "1")
+        self.assertEqual(self.plait("sub", "slower", "--history", "1", "--count", "1").out, b"tick\n")
+        publisher.terminate()
+        self.assertEqual(self.finish(publisher)[0], OK)
 
     def test_ctrl_c_ends_a_publisher_in_order(self):
         publisher = self.start("pub", "clock", "tick", "--rate", "100", "--json", "--listen", "tcp://127.0.0.1:0")

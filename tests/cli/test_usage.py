@@ -96,6 +96,9 @@ class Options(Case):
             with self.subTest(text):
                 self.check_error(self.plait("call", "x", f"--repeat={text}"), USAGE, "--repeat", "from 1")
         self.check_error(self.plait("serve", "x", "--echo", "--threads", "65"), USAGE, "64")
+        for text in ("", "0", "0.0004", "1.", ".5", "1e3", "-1", "1000000.001", "1000001", "1" * 30, "0x1", "1 "):
+            with self.subTest("rate " + text):
+                self.check_error(self.plait("pub", "x", "y", f"--rate={text}"), USAGE, "--rate", "from 0.001 to 1000000")
 
     def test_bad_choices_are_told_with_the_good_ones(self):
         self.check_error(self.plait("call", "x", "--encoding", "ascii"), USAGE, "bytes, utf8, json, array")
