@@ -16,6 +16,7 @@ sys.path[:0] = [os.path.dirname(os.path.abspath(__file__)), os.path.join(SOURCE,
 
 from plaittest import EXAMPLES, PATIENCE, PLAIT, Case, Server, main, until  # noqa: E402
 import client_from_the_document as document  # noqa: E402
+import memory  # noqa: E402
 import wire  # noqa: E402
 from client_from_the_document import Client, Subscriber, connect_name, find  # noqa: E402
 
@@ -415,6 +416,9 @@ class Topics(Document):
 
 class Examples(Document):
     """What the document shows is what goes over the wire."""
+
+    def test_this_client_s_alignment_is_the_document_s(self):
+        self.assertIn(f"The **alignment** of positions is {memory.ALIGNMENT} bytes.", text())
 
     def test_the_transcript_is_what_this_client_sends_and_understands(self):
         lines = re.search(r"(?s)```text\n(.*?)```", text().split("### Example")[1]).group(1).splitlines()
