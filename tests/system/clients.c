@@ -5,10 +5,14 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <pthread.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -33,19 +37,53 @@ static bool watches_names(pid_t pid)
     return found;
 }
 
+/* From here on this process has no inotify, as where its user's limit is used up. */
+static void do_without_inotify(void)
+{
+    struct sock_filter filter[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_inotify_init1, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EMFILE),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog program = { sizeof(filter) / sizeof(filter[0]), filter };
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0)
+        _exit(77);
+}
+
+/* A process that calls "late" as soon as it is there. */
+static pid_t start_early(struct board *board, void (*before)(void))
+{
+    pid_t early = fork();
+    CHECK(early >= 0);
+    if (early > 0) return early;
+    plait_client_options options = PLAIT_CLIENT_OPTIONS_INIT;
+    options.connect_timeout = PATIENCE_MS;
+    if (before) before();
+    plait_client *client = open_client("late", &options);
+    CHECK_INT(checked_call(board, client, 100, 0, 0), 0);
+    plait_client_close(client);
+    leave(0);
+}
+
+TEST(without_inotify_a_client_looks_again_and_again_and_finds_a_name_that_comes)
+{
+    struct board *board = board_new();
+    pid_t early = start_early(board, do_without_inotify);
+    WAIT_UNTIL(state_of(early) == 'Z' || switches_of(early) > 5); /* it sleeps between its looks */
+    CHECK(!watches_names(early));
+    struct started server = serve(board, &(struct serve){ .name = "late" });
+    int status = test_wait_child(early);
+    end_server(&server);
+    board_free(board);
+    if (status == 77) SKIP("seccomp is not to be had here");
+    CHECK_INT(status, 0);
+}
+
 TEST(a_client_may_start_before_its_server)
 {
     struct board *board = board_new();
-    pid_t early = fork();
-    CHECK(early >= 0);
-    if (early == 0) {
-        plait_client_options options = PLAIT_CLIENT_OPTIONS_INIT;
-        options.connect_timeout = PATIENCE_MS;
-        plait_client *client = open_client("late", &options);
-        CHECK_INT(checked_call(board, client, 100, 0, 0), 0);
-        plait_client_close(client);
-        leave(0);
-    }
+    pid_t early = start_early(board, NULL);
     WAIT_UNTIL(watches_names(early));
     struct started server = serve(board, &(struct serve){ .name = "late" });
     CHECK_INT(test_wait_child(early), 0);
