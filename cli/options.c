@@ -174,8 +174,8 @@ static void say_wrong(const struct option *option, const char *verb, const char 
                       (long long)option->maximum);
         break;
     case OPTION_DECIMAL:
-        command_usage(verb, "%s %s: not a number from %.15g to %.15g", option->name, text, (double)option->minimum / 1000,
-                      (double)option->maximum / 1000);
+        command_usage(verb, "%s %s: not a number from %.15g to %.15g", option->name, text,
+                      (double)option->minimum / 1000, (double)option->maximum / 1000);
         break;
     case OPTION_DURATION:
         command_usage(verb, "%s %s: not a time span; write 300ms, 5s, 2m, 1h, forever, or milliseconds, more than 0",

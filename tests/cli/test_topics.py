@@ -182,6 +182,12 @@ class Topics(Case):
                       ("pub", "a", "--rate", "0")):
             self.assertEqual(self.plait(*words).status, USAGE, words)
 
+    def test_a_bad_topic_is_told_as_one(self):
+        for word in ("UPPER", "a/b", "a b", "x" * 101):
+            self.check_error(self.plait("sub", word), USAGE, "topic name")
+        self.check_error(self.plait("sub", "localhost:8888"), USAGE, "tcp://localhost:8888")
+        self.check_error(self.plait("sub", "/run/topic"), USAGE, "unix://")
+
     def test_a_services_name_is_no_topic(self):
         self.serve("greeter", "--echo")
         for words in (("sub", "greeter"), ("pub", "greeter", "x")):
