@@ -29,6 +29,11 @@ def bodies():
     return [os.urandom(size) for size in SIZES]
 
 
+def sleeps_of(pid):
+    with open(f"/proc/{pid}/status") as status:
+        return int(re.search(r"(?m)^voluntary_ctxt_switches:\s*(\d+)", status.read()).group(1))
+
+
 def text():
     with open(os.path.join(SOURCE, "docs", "protocol.md")) as file:
         return file.read()
@@ -108,13 +113,13 @@ class Names(Document):
         os.chmod(self.runtime, 0o777)
         self.assertEqual(find("echo"), [])
 
-    def test_what_a_client_offers_by_the_document_the_library_finds(self):
-        """Offering a name: the entry is made as the section says, and `plait call` comes to its socket."""
+    def offer(self, name, backlog):
+        """Offering a name: the entry is made as the section says. Its ID and its listening socket."""
         number = os.urandom(8).hex()
         for folder in ("services", "s"):
             os.mkdir(os.path.join(self.runtime, folder), 0o700)
         hidden, entry, place = (os.path.join(self.runtime, *path) for path in (
-            ("services", ".mine@" + number), ("services", "mine@" + number), ("s", number)))
+            ("services", f".{name}@{number}"), ("services", f"{name}@{number}"), ("s", number)))
         descriptor = os.open(hidden, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         self.addCleanup(os.close, descriptor)
         lock = struct.pack(document.FLOCK, document.fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
@@ -123,20 +128,47 @@ class Names(Document):
         listener = socket.socket(socket.AF_UNIX)
         self.addCleanup(listener.close)
         listener.bind(place)
-        listener.listen()
+        listener.listen(backlog)
         os.rename(hidden, entry)
-        caller = self.start("call", "mine", "hello")
+        return number, listener
+
+    def caller(self, name):
+        caller = self.start("call", name, "hello", "--timeout", "60s")
         self.addCleanup(caller.wait, PATIENCE)
         self.addCleanup(caller.kill)
-        stream = wire.Socket(listener.accept()[0])
+        return caller
+
+    def answer(self, connection, name, number):
+        """What a server says that has one method, "", and gets one call."""
+        stream = wire.Socket(connection)
         self.addCleanup(stream.close)
-        self.assertEqual(stream.read(25), wire.client_hello("mine", 7, 1024)[:25])
-        self.assertEqual(stream.read(11), bytes(7) + b"mine")
+        self.assertEqual(stream.read(32 + len(name)), wire.client_hello(name, 7, 1024))
         stream.write(struct.pack("<4sHHIIQQQIIIIII", b"PLAS", 1, 0, 0, 1, 0, int(number, 16), 1 << 20, os.getpid(), 1024,
                                  1, 0, 1, 0) + b"\0")
         request = wire.read_frame(stream)
         self.assertEqual((request.kind, stream.read(request.size)), (wire.CALL, b"hello"))
         stream.write(wire.frame(wire.REPLY, b"to you, too", call=request.call))
+
+    def test_what_a_client_offers_by_the_document_the_library_finds(self):
+        number, listener = self.offer("mine", 16)
+        caller = self.caller("mine")
+        self.answer(listener.accept()[0], "mine", number)
+        self.assertEqual(caller.communicate(timeout=PATIENCE), (b"to you, too", b""))
+
+    def test_a_full_queue_is_tried_again_until_there_is_room(self):
+        number, listener = self.offer("mine", 0)
+        waiting = []
+        with self.assertRaises(BlockingIOError):
+            while True:
+                waiting.append(socket.socket(socket.AF_UNIX))
+                self.addCleanup(waiting[-1].close)
+                waiting[-1].setblocking(False)
+                waiting[-1].connect(os.path.join(self.runtime, "s", number))
+        caller = self.caller("mine")
+        until(lambda: sleeps_of(caller.pid) > 10, "the caller to try again and again")
+        for _ in waiting[:-1]:
+            listener.accept()[0].close()
+        self.answer(listener.accept()[0], "mine", number)
         self.assertEqual(caller.communicate(timeout=PATIENCE), (b"to you, too", b""))
 
 
