@@ -1,9 +1,11 @@
 /* plait sub: prints what a topic's publishers say. */
+#include "clock.h"
 #include "command.h"
 #include "message.h"
 #include "output.h"
 #include <errno.h>
 #include <plait/plait.h>
+#include <poll.h>
 #include <stdio.h>
 #include <unistd.h>
 
@@ -43,15 +45,28 @@ static void print(const plait_message *message, const char *topic)
     if (!raw) putchar('\n');
 }
 
-/* What was written goes out before we wait, and not before. */
+/* What was written goes out before we wait, and not before. A reader that goes away while nothing comes is noticed,
+ * too: -EPIPE. -ETIMEDOUT has no text. */
 static int next(plait_subscriber *subscriber, plait_message **ret_message)
 {
-    int r = plait_subscriber_next(subscriber, PLAIT_NOW, ret_message);
+    int64_t until = timeout == 0 || timeout == PLAIT_FOREVER ? INT64_MAX : now_ns() + timeout * 1000000, left;
+    struct pollfd fds[2] = { { .events = POLLIN }, { .fd = STDOUT_FILENO } };
+    int r;
 
-    if (r != -EAGAIN) return r;
-    fflush(stdout);
-    if (output_failed()) return -EPIPE;
-    return plait_subscriber_next(subscriber, timeout, ret_message);
+    while ((r = plait_subscriber_next(subscriber, PLAIT_NOW, ret_message)) == -EAGAIN) {
+        if (fds[0].fd == 0) {
+            fflush(stdout);
+            if (output_failed()) return -EPIPE;
+            fds[0].fd = plait_subscriber_fd(subscriber);
+            if (fds[0].fd < 0) return fds[0].fd;
+            continue; /* from now on the descriptor tells, of what came before it was asked for as well */
+        }
+        left = until == INT64_MAX ? INT64_MAX : until - now_ns();
+        if (left <= 0) return -ETIMEDOUT;
+        if (poll(fds, 2, left > 1000000000000 ? -1 : (int)((left + 999999) / 1000000)) > 0 && fds[1].revents & POLLERR)
+            return -EPIPE;
+    }
+    return r;
 }
 
 static int run(int argc, char **argv)
@@ -77,7 +92,13 @@ static int run(int argc, char **argv)
         if (json) print_json(message);
         else print(message, argv[1]);
     }
-    if (r < 0 && r != -EPIPE) status = (int)command_failed(r, "sub %s", argv[1]);
+    if (r == -ETIMEDOUT) {
+        complain("sub %s: no message within %lld ms%s", argv[1], (long long)timeout,
+                 plait_subscriber_publishers(subscriber) == 0 ? " (nobody publishes it here)" : "");
+        status = STATUS_TIMED_OUT;
+    } else if (r < 0 && r != -EPIPE) {
+        status = (int)command_failed(r, "sub %s", argv[1]);
+    }
     plait_subscriber_close(subscriber);
     return status;
 }

@@ -9,7 +9,15 @@ import time
 import unittest
 
 import schema
-from plaittest import Case, FAILED, NO_NAME, OK, PATIENCE, PLAIT, TIMED_OUT, USAGE, main
+from plaittest import Case, FAILED, NO_NAME, OK, PATIENCE, PLAIT, TIMED_OUT, USAGE, main, until
+
+
+def waits_for_names(pid):
+    folder = f"/proc/{pid}/fd/"
+    try:
+        return any("inotify" in os.readlink(folder + name) for name in os.listdir(folder))
+    except FileNotFoundError:  # one that was closed meanwhile
+        return False
 
 
 class Topics(Case):
@@ -118,6 +126,25 @@ class Topics(Case):
         subscriber.stdout.close()
         self.assertEqual(subscriber.wait(PATIENCE), OK)
         self.assertEqual(subscriber.stderr.read(), b"")
+
+    def test_a_reader_that_goes_away_is_noticed_though_nothing_more_comes(self):
+        self.start("pub", "rare", "tick", "--rate", "0.001", "--history", "1")
+        subscriber = self.start("sub", "rare", "--history", "1")
+        self.assertEqual(subscriber.stdout.readline(), b"tick\n")
+        subscriber.stdout.close()
+        self.assertEqual((subscriber.wait(PATIENCE), subscriber.stderr.read()), (OK, b""))
+
+    def test_ctrl_c_ends_a_subscriber_without_a_word(self):
+        self.clock()
+        for words in (("sub", "clock"), ("sub", "nobody"), ("call", "nobody", "x")):
+            process = self.start(*words)
+            if "clock" in words:
+                process.stdout.readline()
+            else:
+                until(lambda: waits_for_names(process.pid), "it to wait for the name")
+            process.send_signal(signal.SIGINT)
+            status, _, err = self.finish(process)
+            self.assertEqual((status, err), (-signal.SIGINT, ""))
 
     def test_tail_into_a_topic_and_out_into_a_pipe(self):
         path = os.path.join(self.directory, "log")
