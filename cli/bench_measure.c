@@ -4,6 +4,7 @@
  * never returns from its run function are counted alike.
  */
 #include "bench.h"
+#include "clock.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -12,15 +13,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 uint64_t bench_now(void)
 {
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+    return (uint64_t)now_ns();
 }
 
 /* The sequence number stands at both ends and in each page, so that a stale, shifted or

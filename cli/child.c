@@ -5,6 +5,7 @@
  * SIGPIPE at its default. Until it is reaped its pid can't be another's, so killing its group is safe.
  */
 #include "child.h"
+#include "clock.h"
 #include "output.h"
 #include "runner.h"
 #include <errno.h>
@@ -18,7 +19,6 @@
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #define TICK 50 /* ms between two looks whether the caller still waits: nothing tells us */
@@ -46,10 +46,7 @@ static atomic_size_t held;
 
 static int64_t now_ms(void)
 {
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+    return now_ns() / 1000000;
 }
 
 static void close_fd(int *fd)

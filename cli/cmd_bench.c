@@ -22,7 +22,7 @@ static const char *const spins[] = { "default", "never", "always", NULL };
 static int transport = -1, pattern = -1, spin = -1;
 static int64_t size = -1, rounds = 5;
 static const char *only;
-static bool json, help;
+static bool json;
 
 static const struct option options[] = {
     { .name = "--transport",
@@ -63,19 +63,7 @@ static const struct option options[] = {
       .value = &only,
       .help = "of the table, the rows whose name (\"row\" in the JSON) begins so" },
     { .name = "--json", .kind = OPTION_FLAG, .value = &json, .help = "an object for each row, kind \"bench\"" },
-    { .name = "--help", .kind = OPTION_FLAG, .value = &help, .help = "this" },
     { .name = NULL },
-};
-
-static const struct command described = {
-    .name = "bench",
-    .arguments = "",
-    .summary = "measure calls beside the bare kernel primitive that they stand on",
-    .options = options,
-    .text = "Without --transport, --size or --pattern: the whole table, about two minutes. Client and\n"
-            "server are two processes, fresh in each round; plait and the bare primitive take turns, and\n"
-            "every reply is compared with its request. The exit status is 1 if a goal was missed.\n"
-            "docs/benchmarks.md tells how to read the figures. Let the machine rest meanwhile.\n",
 };
 
 static int remove_entry(const char *path, const struct stat *status, int kind, struct FTW *walk)
@@ -106,7 +94,7 @@ static int make_directory(char *path, size_t room)
     return 0;
 }
 
-static int run(void)
+static int measure(void)
 {
     struct bench_options chosen = {
         .transport = transports[transport < 0 ? 0 : transport],
@@ -128,24 +116,30 @@ static int run(void)
     return bench_table(&chosen);
 }
 
-int cmd_bench(int argc, char **argv)
+static int run(int argc, char **argv)
 {
     struct sigaction action = { .sa_handler = interrupted };
     char directory[4096];
     int r;
 
-    argc = options_parse(options, argc, argv);
-    if (argc < 0) return STATUS_USAGE;
-    if (help) {
-        help_command(&described);
-        return STATUS_OK;
-    }
     if (argc > 1) return command_usage("bench", "%s: takes no arguments", argv[1]);
     if (make_directory(directory, sizeof(directory)) < 0) return STATUS_FAILED;
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
-    r = run();
+    r = measure();
     nftw(directory, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
     if (r == -ENOENT) return command_usage("bench", "--only %s: no row begins so", only);
     return r == 0 ? STATUS_OK : STATUS_FAILED;
 }
+
+const struct command command_bench = {
+    .name = "bench",
+    .arguments = "",
+    .summary = "measure calls beside the bare kernel primitive that they stand on",
+    .options = options,
+    .text = "Without --transport, --size or --pattern: the whole table, about two minutes. Client and\n"
+            "server are two processes, fresh in each round; plait and the bare primitive take turns, and\n"
+            "every reply is compared with its request. The exit status is 1 if a goal was missed.\n"
+            "docs/benchmarks.md tells how to read the figures. Let the machine rest meanwhile.\n",
+    .run = run,
+};

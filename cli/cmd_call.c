@@ -1,20 +1,17 @@
 /* plait call: one call, or the same one several times; the reply's bytes on standard output as they are. */
+#include "clock.h"
 #include "command.h"
-#include "input.h"
+#include "message.h"
 #include "output.h"
 #include "target.h"
 #include <errno.h>
 #include <plait/plait.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #define CONNECT_DEFAULT 5000 /* ms that an absent name is waited for */
 #define PATIENCE 300         /* ms until a waiting person is told what we wait for */
-
-static const char *const encodings[] = { "bytes", "utf8", "json", "array", NULL };
 
 static int64_t timeout;
 static int64_t repeat = 1;
@@ -24,18 +21,8 @@ static bool json, idempotent;
 struct job {
     struct target target;
     const char *name; /* as typed, for messages */
-    char *owned;      /* what was read from standard input */
-    const void *data;
-    size_t size;
+    struct data data;
 };
-
-static int64_t now_ns(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-}
 
 /* Opens the client. A person at a terminal who waits for an absent name is told so after a moment; what is
  * left of --timeout goes to the first call. */
@@ -63,30 +50,20 @@ static int connect_to(const struct job *job, plait_client **ret_client, int64_t 
 
 static void print_json(const plait_reply *reply, const char *transport, int64_t time_ns)
 {
-    plait_bytes body = plait_reply_body(reply);
     uint32_t status = plait_reply_status(reply);
 
     json_begin("reply");
     json_number("status", status);
-    json_text("encoding", (unsigned)plait_reply_encoding(reply) < 4 ? encodings[plait_reply_encoding(reply)] : "bytes");
+    json_text("encoding", encoding_names[plait_reply_encoding(reply) & 3]);
     json_text("transport", transport);
     json_decimal("time_us", (double)time_ns / 1000);
-    json_number("size", status ? 0 : body.size);
-    if (status) json_text("error", plait_reply_text(reply));
-    else if (utf8_valid(body.data, body.size)) json_bytes("text", body.data, body.size);
-    else json_base64("base64", body.data, body.size);
+    if (status) {
+        json_number("size", 0);
+        json_text("error", plait_reply_text(reply));
+    } else {
+        json_body(plait_reply_body(reply));
+    }
     json_end();
-}
-
-static void print_body(const plait_reply *reply)
-{
-    plait_bytes body = plait_reply_body(reply);
-    const char *data = body.data;
-
-    errno = 0;
-    if (body.size > 0) fwrite(data, 1, body.size, stdout);
-    if (isatty(STDOUT_FILENO) && (body.size == 0 || data[body.size - 1] != '\n')) putchar('\n');
-    fflush(stdout);
 }
 
 static int call_once(plait_client *client, const struct job *job, int64_t limit)
@@ -100,7 +77,7 @@ static int call_once(plait_client *client, const struct job *job, int64_t limit)
     options.encoding = encoding;
     options.flags = idempotent ? PLAIT_CALL_IDEMPOTENT : 0;
     begun = now_ns();
-    r = plait_client_call(client, job->target.method, job->data, job->size, &options, &reply);
+    r = plait_client_call(client, job->target.method, job->data.bytes, job->data.size, &options, &reply);
     begun = now_ns() - begun;
     if (r < 0 && r != -EREMOTEIO) return command_failed(r, "%s", job->name);
     if (json) print_json(reply, plait_client_transport(client), begun);
@@ -108,7 +85,7 @@ static int call_once(plait_client *client, const struct job *job, int64_t limit)
         complain("%s: %s", job->name, plait_reply_text(reply));
         status = STATUS_FAILED;
     } else if (!json) {
-        print_body(reply);
+        print_body(plait_reply_body(reply));
     }
     plait_reply_free(reply);
     return status;
@@ -129,23 +106,21 @@ static int call_all(const struct job *job)
 
 static int run(int argc, char **argv)
 {
-    struct job job = { .data = "" };
+    struct job job = { .name = NULL };
     int literal, status;
 
     argc = options_drop_dashes(argc, argv, &literal);
-    if (argc < 2) return command_usage("call", "whom? Give a TARGET");
-    if (argc > 3) return command_usage("call", "%s: only one DATA; quote data that has spaces", argv[3]);
+    if (argc < 2 || !argv[1][0]) return command_usage("call", "whom? Give a TARGET");
+    if (argc > 3)
+        return command_usage("call",
+                             "%s: only one DATA; a method goes behind a slash, as in %s/METHOD, and data that has "
+                             "spaces into quotes",
+                             argv[3], argv[1]);
     job.name = argv[1];
     if (target_parse(&job.target, "call", argv[1]) < 0) return STATUS_USAGE;
-    if (argc == 3 && literal > 2 && strcmp(argv[2], "-") == 0) {
-        if (input_read(&job.owned, &job.size) < 0) return STATUS_FAILED;
-        job.data = job.owned;
-    } else if (argc == 3) {
-        job.data = argv[2];
-        job.size = strlen(argv[2]);
-    }
-    status = call_all(&job);
-    free(job.owned);
+    status = data_take(&job.data, "call", argc, argv, literal);
+    if (status == STATUS_OK) status = call_all(&job);
+    free(job.data.owned);
     return status;
 }
 
@@ -167,7 +142,7 @@ static const struct option options[] = {
       .argument = "E",
       .kind = OPTION_CHOICE,
       .value = &encoding,
-      .choices = encodings,
+      .choices = encoding_names,
       .help = "what DATA is said to be: bytes (the default), utf8, json, array" },
     { .name = "--idempotent",
       .kind = OPTION_FLAG,
@@ -199,5 +174,6 @@ const struct command command_call = {
             "  plait call store/put - --timeout 5s < picture.png\n"
             "  plait call 'tcp://127.0.0.1:8888?framing=raw' hello\n"
             "  plait call counter --json | jq .time_us\n",
+    .takes_dashes = true,
     .run = run,
 };

@@ -4,12 +4,12 @@
  * comes until the other half does. Nothing is followed, decoded or left out.
  */
 #include "command.h"
+#include "message.h"
 #include "output.h"
 #include <plait/plait.h>
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
-#include <unistd.h>
 
 enum { PLACE_MAX = 300, URL_MAX = 2000, TARGET_ROOM = PLACE_MAX + 64, REQUEST_ROOM = URL_MAX + PLACE_MAX + 128 };
 
@@ -82,10 +82,7 @@ static int get(const struct page *page, const char *url)
         complain("%s: the server closed the connection without an answer (does it speak HTTP there?)", url);
         status = STATUS_REFUSED;
     } else {
-        plait_bytes body = plait_reply_body(reply);
-        fwrite(body.data, 1, body.size, stdout);
-        if (isatty(STDOUT_FILENO) && ((const char *)body.data)[body.size - 1] != '\n') putchar('\n');
-        fflush(stdout);
+        print_body(plait_reply_body(reply));
     }
     plait_reply_free(reply);
     plait_client_close(client);
@@ -95,9 +92,7 @@ static int get(const struct page *page, const char *url)
 static int run(int argc, char **argv)
 {
     struct page page;
-    int literal;
 
-    argc = options_drop_dashes(argc, argv, &literal);
     if (argc < 2) return command_usage("get", "which URL?");
     if (argc > 2) return command_usage("get", "%s: only one URL", argv[2]);
     if (parse(&page, argv[1]) < 0) return STATUS_USAGE;

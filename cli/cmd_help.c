@@ -33,7 +33,8 @@ static const struct topic topics[] = {
         "  max_message=SIZE           the largest message taken: bytes, or with k, M, G\n"
         "  until=eof                  (raw, calling) the reply is everything up to the end\n"
         "\n"
-        "Names and methods: a-z, 0-9, and behind the first character also . _ - ; at most 100 bytes.\n",
+        "Names: a-z, 0-9, and behind the first character also . _ - ; at most 100 bytes. Methods may have\n"
+        "capitals, too, and begin with _ .\n",
     },
     {
         "environment",
@@ -99,17 +100,9 @@ static void print_option(const struct option *option)
 
 void help_command(const struct command *command)
 {
-    char *words[] = { (char *)command->name, (char *)"--help", NULL };
-
-    if (!command->options) {
-        command->run(2, words); /* it parses its own options, so it knows them */
-        return;
-    }
     printf("usage: plait %s [OPTION]...%s%s\n", command->name, command->arguments[0] ? " " : "", command->arguments);
     printf("\n%c%s.\n\n", command->summary[0] - 'a' + 'A', command->summary + 1);
-    for (const struct option *option = command->options; option->name; option++) {
-        if (strcmp(option->name, "--help") != 0) print_option(option);
-    }
+    for (const struct option *option = command->options; option->name; option++) print_option(option);
     printf("  %-20s %s\n\n", "--help", "this page");
     fputs(command->text, stdout);
 }

@@ -8,38 +8,23 @@
 
 static bool json;
 
-static size_t word_count(const char *words)
+/* The methods' names one after the other; *at begins as i->methods and moves on. NULL: no more. The default method has
+ * no name, which the page writes as two quotes: it is a word of size 0. */
+static const char *next_method(const char **at, size_t *ret_size)
 {
-    size_t count = 0;
+    const char *word = *at + strspn(*at, " ");
+    size_t size = strcspn(word, " ");
 
-    for (const char *p = words + strspn(words, " "); *p; count++) {
-        p += strcspn(p, " ");
-        p += strspn(p, " ");
-    }
-    return count;
+    *at = word + size;
+    *ret_size = size == 2 && memcmp(word, "\"\"", 2) == 0 ? 0 : size;
+    return size > 0 ? word : NULL;
 }
 
-/* The default method has no name; the list of words writes it as two quotes. */
-static bool is_default(const char *word, size_t size)
-{
-    return size == 2 && memcmp(word, "\"\"", 2) == 0;
-}
+/* ---- JSON --------------------------------------------------------------------------- */
 
-static void json_method_names(const char *methods)
+/* Who it is that serves, or publishes. */
+static void json_process(const plait_watch_instance *i)
 {
-    json_array("methods");
-    for (const char *p = methods + strspn(methods, " "); *p; p += strspn(p, " ")) {
-        size_t size = strcspn(p, " ");
-        json_item(p, is_default(p, size) ? 0 : size);
-        p += size;
-    }
-    json_array_end();
-}
-
-static void json_instance(const plait_watch_instance *i)
-{
-    json_begin("instance");
-    json_text("service", i->service);
     json_id("id", i->id);
     json_integer("pid", i->pid);
     json_number("uid", i->uid);
@@ -49,7 +34,18 @@ static void json_instance(const plait_watch_instance *i)
     json_number("started_ms", i->started_ms);
     json_text("directory", i->directory);
     json_words("urls", i->urls);
-    json_method_names(i->methods);
+}
+
+static void json_instance(const plait_watch_instance *i)
+{
+    size_t size;
+
+    json_begin("instance");
+    json_text("service", i->service);
+    json_process(i);
+    json_array("methods");
+    for (const char *at = i->methods, *word; (word = next_method(&at, &size));) json_item(word, size);
+    json_array_end();
     json_integer("threads", i->threads);
     json_bool("stopped", i->stopped);
     json_number("clients", i->connection_count);
@@ -71,15 +67,23 @@ static void json_instance(const plait_watch_instance *i)
 
 static void json_methods(const plait_watch_instance *i)
 {
-    for (const char *p = i->methods + strspn(i->methods, " "); *p; p += strspn(p, " ")) {
-        size_t size = strcspn(p, " ");
+    size_t size;
+
+    for (const char *at = i->methods, *word; (word = next_method(&at, &size));) {
         json_begin("method");
         json_text("service", i->service);
         json_integer("pid", i->pid);
-        json_bytes("method", p, is_default(p, size) ? 0 : size);
+        json_bytes("method", word, size);
         json_end();
-        p += size;
     }
+}
+
+static void json_peer(const plait_watch_connection *c)
+{
+    if (c->peer_pid) json_integer("peer_pid", c->peer_pid);
+    if (c->peer_uid != UINT32_MAX) json_number("peer_uid", c->peer_uid);
+    json_text("peer", c->peer);
+    json_text("transport", c->transport);
 }
 
 static void json_connection(const plait_watch_instance *i, const plait_watch_connection *c)
@@ -88,10 +92,7 @@ static void json_connection(const plait_watch_instance *i, const plait_watch_con
     json_text("service", i->service);
     json_integer("pid", i->pid);
     json_number("connection", c->id);
-    if (c->peer_pid) json_integer("peer_pid", c->peer_pid);
-    if (c->peer_uid != UINT32_MAX) json_number("peer_uid", c->peer_uid);
-    json_text("peer", c->peer);
-    json_text("transport", c->transport);
+    json_peer(c);
     json_text("framing", c->framing);
     json_number("connected_ms", c->connected_ms);
     json_number("requests", c->requests);
@@ -119,6 +120,49 @@ static void json_pools(const plait_watch *watch)
         json_end();
     }
 }
+
+static void json_topic(const plait_watch_instance *i)
+{
+    json_begin("topic");
+    json_text("topic", i->service);
+    json_process(i);
+    json_bool("reliable", strcmp(i->methods, "reliable") == 0);
+    json_bool("stopped", i->stopped);
+    json_number("subscribers", i->connection_count);
+    json_number("messages", i->published);
+    json_number("bytes", i->bytes_out);
+    json_number("stuck", i->stuck);
+    json_end();
+}
+
+static void json_subscriber(const plait_watch_instance *i, const plait_watch_connection *c)
+{
+    json_begin("subscriber");
+    json_text("topic", i->service);
+    json_integer("pid", i->pid);
+    json_peer(c);
+    json_number("connected_ms", c->connected_ms);
+    json_end();
+}
+
+static void print_json(const plait_watch *watch, bool all)
+{
+    for (size_t k = 0; k < plait_watch_topic_count(watch) && !output_failed(); k++) {
+        const plait_watch_instance *i = plait_watch_topic_at(watch, k);
+        json_topic(i);
+        for (size_t n = 0; all && n < i->connection_count; n++) json_subscriber(i, &i->connections[n]);
+    }
+    for (size_t k = 0; k < plait_watch_count(watch) && !output_failed(); k++) {
+        const plait_watch_instance *i = plait_watch_at(watch, k);
+        json_instance(i);
+        if (!all) continue;
+        json_methods(i);
+        for (size_t n = 0; n < i->connection_count; n++) json_connection(i, &i->connections[n]);
+    }
+    if (all) json_pools(watch);
+}
+
+/* ---- tables ------------------------------------------------------------------------- */
 
 static void add_user(struct table *table, uint32_t uid)
 {
@@ -164,16 +208,14 @@ static void print_instances(const plait_watch *watch)
 
 static void print_methods(const plait_watch *watch)
 {
-    const plait_watch_instance *first = plait_watch_at(watch, 0);
+    const char *at = plait_watch_at(watch, 0)->methods, *word = NULL;
+    size_t size;
 
-    if (word_count(first->methods) == 0) return;
-    printf("\nMETHODS\n");
-    for (const char *p = first->methods + strspn(first->methods, " "); *p; p += strspn(p, " ")) {
-        size_t size = strcspn(p, " ");
-        if (is_default(p, size)) printf("(the default, of calls that name none)\n");
-        else if (size == 1 && *p == '*') printf("* (any other)\n");
-        else printf("%.*s\n", (int)size, p);
-        p += size;
+    for (bool first = true; (word = next_method(&at, &size)); first = false) {
+        if (first) printf("\nMETHODS\n");
+        if (size == 0) printf("(the default, of calls that name none)\n");
+        else if (size == 1 && *word == '*') printf("* (any other)\n");
+        else printf("%.*s\n", (int)size, word);
     }
 }
 
@@ -198,16 +240,22 @@ static void print_pools(const plait_watch *watch)
     table_print(&table);
 }
 
-static void add_connection(struct table *table, const plait_watch_instance *i, const plait_watch_connection *c)
+/* Who is connected, to which process, and how. */
+static void add_peer(struct table *table, const plait_watch_instance *i, const plait_watch_connection *c)
 {
-    char age[16];
-
     table_add(table, "%s", c->peer);
     if (c->peer_pid) table_add(table, "%d", c->peer_pid);
     else table_add(table, "-");
     add_user(table, c->peer_uid);
     table_add(table, "%d", i->pid);
     table_add(table, "%s", c->transport);
+}
+
+static void add_connection(struct table *table, const plait_watch_instance *i, const plait_watch_connection *c)
+{
+    char age[16];
+
+    add_peer(table, i, c);
     table_add(table, "%s", c->framing);
     table_add(table, "%s", age_text(c->connected_ms, age));
     table_add(table, "%llu", (unsigned long long)c->requests);
@@ -247,41 +295,6 @@ static void print_connections(const plait_watch *watch)
     }
 }
 
-static void json_topic(const plait_watch_instance *i)
-{
-    json_begin("topic");
-    json_text("topic", i->service);
-    json_id("id", i->id);
-    json_integer("pid", i->pid);
-    json_number("uid", i->uid);
-    json_text("process", i->process);
-    json_text("language", i->language);
-    json_text("version", i->version);
-    json_number("started_ms", i->started_ms);
-    json_text("directory", i->directory);
-    json_words("urls", i->urls);
-    json_bool("reliable", strcmp(i->methods, "reliable") == 0);
-    json_bool("stopped", i->stopped);
-    json_number("subscribers", i->connection_count);
-    json_number("messages", i->published);
-    json_number("bytes", i->bytes_out);
-    json_number("stuck", i->stuck);
-    json_end();
-}
-
-static void json_subscriber(const plait_watch_instance *i, const plait_watch_connection *c)
-{
-    json_begin("subscriber");
-    json_text("topic", i->service);
-    json_integer("pid", i->pid);
-    if (c->peer_pid) json_integer("peer_pid", c->peer_pid);
-    if (c->peer_uid != UINT32_MAX) json_number("peer_uid", c->peer_uid);
-    json_text("peer", c->peer);
-    json_text("transport", c->transport);
-    json_number("connected_ms", c->connected_ms);
-    json_end();
-}
-
 static void print_topics(const plait_watch *watch)
 {
     struct table table;
@@ -316,14 +329,8 @@ static void print_subscribers(const plait_watch *watch)
     for (size_t k = 0; k < plait_watch_topic_count(watch); k++) {
         const plait_watch_instance *i = plait_watch_topic_at(watch, k);
         for (size_t n = 0; n < i->connection_count; n++, count++) {
-            const plait_watch_connection *c = &i->connections[n];
-            table_add(&table, "%s", c->peer);
-            if (c->peer_pid) table_add(&table, "%d", c->peer_pid);
-            else table_add(&table, "-");
-            add_user(&table, c->peer_uid);
-            table_add(&table, "%d", i->pid);
-            table_add(&table, "%s", c->transport);
-            table_add(&table, "%s", age_text(c->connected_ms, age));
+            add_peer(&table, i, &i->connections[n]);
+            table_add(&table, "%s", age_text(i->connections[n].connected_ms, age));
         }
     }
     printf("\n");
@@ -332,21 +339,14 @@ static void print_subscribers(const plait_watch *watch)
     if (count == 0) printf("nobody is subscribed\n");
 }
 
-static void print_json(const plait_watch *watch, bool all)
+/* ---- the verb ----------------------------------------------------------------------- */
+
+static bool is_name(const char *text)
 {
-    for (size_t k = 0; k < plait_watch_topic_count(watch) && !output_failed(); k++) {
-        const plait_watch_instance *i = plait_watch_topic_at(watch, k);
-        json_topic(i);
-        for (size_t n = 0; all && n < i->connection_count; n++) json_subscriber(i, &i->connections[n]);
-    }
-    for (size_t k = 0; k < plait_watch_count(watch) && !output_failed(); k++) {
-        const plait_watch_instance *i = plait_watch_at(watch, k);
-        json_instance(i);
-        if (!all) continue;
-        json_methods(i);
-        for (size_t n = 0; n < i->connection_count; n++) json_connection(i, &i->connections[n]);
-    }
-    if (all) json_pools(watch);
+    static const char rest[] = "abcdefghijklmnopqrstuvwxyz0123456789._-";
+    size_t size = strlen(text);
+
+    return size > 0 && size <= PLAIT_NAME_MAX && strspn(text, rest) == size && !strchr("._-", text[0]);
 }
 
 /* Near names, and where we looked: a misspelt name and a wrong PLAIT_DIR are the two usual reasons. */
@@ -384,6 +384,11 @@ static int run(int argc, char **argv)
     int r, status = STATUS_OK;
 
     if (argc > 2) return command_usage("ls", "%s: one NAME at a time", argv[2]);
+    if (name && !is_name(name))
+        return command_usage("ls",
+                             "'%s': no service or topic is called that: names are a-z and 0-9, and behind the first "
+                             "also . _ -",
+                             name);
     r = plait_watch_open(&watch, name);
     if (r < 0) return command_failed(r, "ls");
     size_t services = plait_watch_count(watch), topics = plait_watch_topic_count(watch);

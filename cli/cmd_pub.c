@@ -1,6 +1,6 @@
 /* plait pub: publishes one message, the same one at a rate, or each line of standard input. */
 #include "command.h"
-#include "input.h"
+#include "message.h"
 #include "output.h"
 #include <errno.h>
 #include <plait/plait.h>
@@ -11,10 +11,9 @@
 #include <time.h>
 #include <unistd.h>
 
-static const char *const encodings[] = { "bytes", "utf8", "json", "array", NULL };
-
 static bool lines, reliable, json;
-static int64_t rate, wait_count, count_limit, history, timeout;
+static int64_t rate; /* thousandths of a Hz; 0: all at once */
+static int64_t wait_count, count_limit, history, timeout;
 static int encoding;
 static struct option_list listeners;
 
@@ -41,12 +40,6 @@ static void catch_signals(void)
     sigaction(SIGTERM, &action, NULL);
 }
 
-static void print_log(plait_log_level level, const char *line, void *context)
-{
-    (void)context;
-    if (level == PLAIT_LOG_ERROR) complain("%s", line);
-}
-
 static int open_publisher(struct job *job)
 {
     plait_publisher_options options = PLAIT_PUBLISHER_OPTIONS_INIT;
@@ -54,8 +47,11 @@ static int open_publisher(struct job *job)
     size_t used = 0;
     const char *url;
 
-    for (int i = 0; i < listeners.count && used < sizeof(urls); i++)
-        used += (size_t)snprintf(urls + used, sizeof(urls) - used, "%s%s", i ? " " : "", listeners.items[i]);
+    for (int i = 0; i < listeners.count && used < sizeof(urls); i++) {
+        const char *item = listeners.items[i];
+        if (!item[0] || strchr(item, ' ')) return command_usage("pub", "--listen '%s': not a URL", item);
+        used += (size_t)snprintf(urls + used, sizeof(urls) - used, "%s%s", i ? " " : "", item);
+    }
     if (used >= sizeof(urls)) return command_usage("pub", "--listen: too many URLs");
     options.reliable = reliable;
     options.history = (uint32_t)history;
@@ -65,29 +61,22 @@ static int open_publisher(struct job *job)
     /* To wait for subscribers is what was asked for: for ever, unless there is a limit. */
     if (wait_count > 0 && timeout == 0 && !reliable) options.timeout = PLAIT_FOREVER;
     int r = plait_publisher_open(&job->publisher, job->topic, &options);
-    if (r < 0) return (int)command_failed(r, "pub %s", job->topic);
-    for (size_t i = 0; (url = plait_publisher_url(job->publisher, i)) != NULL; i++) {
-        if (json) {
-            json_begin("listening");
-            json_text("url", url);
-            json_end();
-        } else {
-            printf("listening on %s\n", url);
-            fflush(stdout);
-        }
-    }
+    if (r < 0) return claim_failed(r, "pub %s", job->topic);
+    for (size_t i = 0; (url = plait_publisher_url(job->publisher, i)) != NULL; i++) announce_listener(url, json);
     return STATUS_OK;
 }
 
 /* Sleeps until the next message is due; false: interrupted. */
 static bool keep_rate(struct job *job)
 {
+    int64_t period; /* ns, and what is over of the second before */
+
     if (rate == 0) return !interrupted;
     if (job->count == 0) clock_gettime(CLOCK_MONOTONIC, &job->due);
     while (!interrupted && clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &job->due, NULL) == EINTR) continue;
-    job->due.tv_nsec += (long)(1000000000 / rate);
-    job->due.tv_sec += job->due.tv_nsec / 1000000000;
-    job->due.tv_nsec %= 1000000000;
+    period = 1000000000000 / rate + job->due.tv_nsec;
+    job->due.tv_sec += period / 1000000000;
+    job->due.tv_nsec = period % 1000000000;
     return !interrupted;
 }
 
@@ -124,12 +113,12 @@ static int publish_lines(struct job *job)
     return status;
 }
 
-static int publish_data(struct job *job, const void *data, size_t size)
+static int publish_data(struct job *job, const struct data *data)
 {
     int status = STATUS_OK;
 
     while (status == STATUS_OK && keep_rate(job)) {
-        status = publish(job, data, size);
+        status = publish(job, data->bytes, data->size);
         if (enough(job) || (rate == 0 && count_limit == 0)) break;
     }
     return status;
@@ -138,27 +127,19 @@ static int publish_data(struct job *job, const void *data, size_t size)
 static int run(int argc, char **argv)
 {
     struct job job = { .topic = argc > 1 ? argv[1] : NULL };
-    const void *data = "";
-    char *owned = NULL;
-    size_t size = 0;
-    int literal, status = STATUS_OK;
+    struct data data = { .owned = NULL };
+    int literal, status;
 
     argc = options_drop_dashes(argc, argv, &literal);
-    if (argc < 2) return command_usage("pub", "where to? Give a TOPIC");
-    if (argc > 3) return command_usage("pub", "%s: only one DATA; quote data that has spaces", argv[3]);
+    if (argc < 2 || !argv[1][0]) return command_usage("pub", "where to? Give a TOPIC");
     if (argc == 3 && lines) return command_usage("pub", "--lines reads standard input; leave DATA out");
     job.topic = argv[1];
-    if (argc == 3 && literal > 2 && strcmp(argv[2], "-") == 0) {
-        if (input_read(&owned, &size) < 0) return STATUS_FAILED;
-        data = owned;
-    } else if (argc == 3) {
-        data = argv[2];
-        size = strlen(argv[2]);
-    }
-    plait_set_log(print_log, NULL);
+    status = data_take(&data, "pub", argc, argv, literal);
+    if (status != STATUS_OK) return status;
+    log_complaints(PLAIT_LOG_ERROR);
     catch_signals();
     status = open_publisher(&job);
-    if (status == STATUS_OK) status = lines ? publish_lines(&job) : publish_data(&job, data, size);
+    if (status == STATUS_OK) status = lines ? publish_lines(&job) : publish_data(&job, &data);
     if (json && job.publisher) {
         json_begin("published");
         json_text("topic", job.topic);
@@ -168,7 +149,7 @@ static int run(int argc, char **argv)
         json_end();
     }
     plait_publisher_close(job.publisher);
-    free(owned);
+    free(data.owned);
     return status;
 }
 
@@ -179,11 +160,11 @@ static const struct option options[] = {
       .help = "publish each line of standard input, without its newline" },
     { .name = "--rate",
       .argument = "HZ",
-      .kind = OPTION_NUMBER,
+      .kind = OPTION_DECIMAL,
       .value = &rate,
       .minimum = 1,
-      .maximum = 1000000,
-      .help = "so many messages a second, until Ctrl-C or --count" },
+      .maximum = 1000000000,
+      .help = "so many messages a second (0.1: one in ten), until Ctrl-C or --count" },
     { .name = "--count",
       .argument = "N",
       .kind = OPTION_NUMBER,
@@ -223,7 +204,7 @@ static const struct option options[] = {
       .argument = "E",
       .kind = OPTION_CHOICE,
       .value = &encoding,
-      .choices = encodings,
+      .choices = encoding_names,
       .help = "what messages are said to be: bytes (the default), utf8, json, array" },
     { .name = "--json",
       .kind = OPTION_FLAG,
@@ -247,5 +228,6 @@ const struct command command_pub = {
             "  tail -f log | plait pub --lines log\n"
             "  date | plait pub --rate 1 clock -\n"
             "  plait pub --lines --listen tcp://127.0.0.1:8890 quotes <quotes\n",
+    .takes_dashes = true,
     .run = run,
 };

@@ -1,6 +1,7 @@
 /* plait serve: a name for a command, or an echo. */
 #include "command.h"
 #include "holder.h"
+#include "message.h"
 #include "output.h"
 #include "runner.h"
 #include <errno.h>
@@ -24,18 +25,6 @@ static void echo_handler(plait_request *request, void *context)
     plait_request_reply_as(request, plait_request_encoding(request), body.data, body.size);
 }
 
-/* What somebody who starts a listener may not have thought of. */
-static const char *remark(const char *url)
-{
-    const char *host = strstr(url, "://");
-
-    if ((strncmp(url, "tcp:", 4) != 0 && strncmp(url, "udp:", 4) != 0) || !host) return "";
-    host += 3;
-    if (strncmp(host, "127.", 4) == 0 || strncmp(host, "[::1]", 5) == 0 || strncmp(host, "localhost", 9) == 0)
-        return " (admits every local user)";
-    return " (admits everybody who can reach it, unencrypted)";
-}
-
 static int workers(void)
 {
     cpu_set_t set;
@@ -48,15 +37,7 @@ static void announce(plait_server *server, const char *name)
 {
     const char *url;
 
-    for (size_t i = 0; (url = plait_server_url(server, i)); i++) {
-        if (json) {
-            json_begin("listening");
-            json_text("url", url);
-            json_end();
-        } else {
-            printf("listening on %s%s\n", url, remark(url));
-        }
-    }
+    for (size_t i = 0; (url = plait_server_url(server, i)); i++) announce_listener(url, json);
     if (json) {
         json_begin("serving");
         json_text("service", name);
@@ -76,18 +57,11 @@ static void on_ready(plait_server *server, void *name)
     announce(server, name);
 }
 
-/* What befalls the workers is worth a line. */
-static void say_line(plait_log_level level, const char *line, void *context)
-{
-    (void)context;
-    if (level <= PLAIT_LOG_INFO) complain("%s", line);
-}
-
 static int prepare_workers(plait_server *server, const char *name)
 {
     plait_worker_hooks hooks = PLAIT_WORKER_HOOKS_INIT;
 
-    if (!getenv("PLAIT_LOG")) plait_set_log(say_line, NULL);
+    log_complaints(PLAIT_LOG_INFO); /* what befalls the workers is worth a line */
     hooks.ready = on_ready;
     hooks.context = (void *)name;
     return plait_server_workers(server, &hooks);
@@ -106,11 +80,9 @@ static int handle(plait_server *server, struct runner *runner)
 static int failed(int code, const char *name, const char *taken)
 {
     char holder[160];
-    int status;
 
-    if (taken && holder_of(taken, holder, sizeof(holder))) return command_failed(code, "serve %s: %s", name, holder);
-    status = command_failed(code, "serve %s", name);
-    return status == STATUS_NO_NAME ? STATUS_FAILED : status; /* a directory that isn't there is no absent service */
+    if (taken && holder_of(taken, holder, sizeof(holder))) return claim_failed(code, "serve %s: %s", name, holder);
+    return claim_failed(code, "serve %s", name);
 }
 
 static int serve(const char *name, struct runner *runner)
@@ -217,5 +189,6 @@ const struct command command_serve = {
             "  plait serve hello --echo --processes 4\n"
             "  plait serve upper --listen 'tcp://127.0.0.1:0?framing=lines' -- tr a-z A-Z\n"
             "  plait serve tools -- sh -c 'case $PLAIT_METHOD in date) date ;; *) exit 1 ;; esac'\n",
+    .takes_dashes = true,
     .run = run,
 };

@@ -1,13 +1,14 @@
 /* plait sub: prints what a topic's publishers say. */
+#include "clock.h"
 #include "command.h"
+#include "message.h"
 #include "output.h"
 #include <errno.h>
 #include <plait/plait.h>
+#include <poll.h>
 #include <stdio.h>
-#include <string.h>
 #include <unistd.h>
 
-static const char *const encodings[] = { "bytes", "utf8", "json", "array" };
 static const char *const causes[] = { "nothing", "overrun", "dropped", "died", "reconnected" };
 
 static bool raw, reliable, json;
@@ -15,7 +16,6 @@ static int64_t count_limit, history, timeout;
 
 static void print_json(const plait_message *message)
 {
-    plait_bytes body = plait_message_body(message);
     plait_lost why;
     uint64_t lost = plait_message_lost(message, &why);
 
@@ -24,14 +24,12 @@ static void print_json(const plait_message *message)
     json_id("publisher", plait_message_publisher(message));
     json_number("number", plait_message_number(message));
     json_decimal("time_ms", (double)plait_message_time(message) / 1e6);
-    json_text("encoding", encodings[plait_message_encoding(message) & 3]);
+    json_text("encoding", encoding_names[plait_message_encoding(message) & 3]);
     if (why != PLAIT_LOST_NOTHING) {
         json_number("lost", lost);
         json_text("why", causes[why]);
     }
-    json_number("size", body.size);
-    if (utf8_valid(body.data, body.size)) json_bytes("text", body.data, body.size);
-    else json_base64("base64", body.data, body.size);
+    json_body(plait_message_body(message));
     json_end();
 }
 
@@ -47,21 +45,28 @@ static void print(const plait_message *message, const char *topic)
     if (!raw) putchar('\n');
 }
 
-static void print_log(plait_log_level level, const char *line, void *context)
-{
-    (void)context;
-    if (level == PLAIT_LOG_ERROR) complain("%s", line);
-}
-
-/* What was written goes out before we wait, and not before. */
+/* What was written goes out before we wait, and not before. A reader that goes away while nothing comes is noticed,
+ * too: -EPIPE. -ETIMEDOUT has no text. */
 static int next(plait_subscriber *subscriber, plait_message **ret_message)
 {
-    int r = plait_subscriber_next(subscriber, PLAIT_NOW, ret_message);
+    int64_t until = timeout == 0 || timeout == PLAIT_FOREVER ? INT64_MAX : now_ns() + timeout * 1000000, left;
+    struct pollfd fds[2] = { { .events = POLLIN }, { .fd = STDOUT_FILENO } };
+    int r;
 
-    if (r != -EAGAIN) return r;
-    fflush(stdout);
-    if (output_failed()) return -EPIPE;
-    return plait_subscriber_next(subscriber, timeout, ret_message);
+    while ((r = plait_subscriber_next(subscriber, PLAIT_NOW, ret_message)) == -EAGAIN) {
+        if (fds[0].fd == 0) {
+            fflush(stdout);
+            if (output_failed()) return -EPIPE;
+            fds[0].fd = plait_subscriber_fd(subscriber);
+            if (fds[0].fd < 0) return fds[0].fd;
+            continue; /* from now on the descriptor tells, of what came before it was asked for as well */
+        }
+        left = until == INT64_MAX ? INT64_MAX : until - now_ns();
+        if (left <= 0) return -ETIMEDOUT;
+        if (poll(fds, 2, left > 1000000000000 ? -1 : (int)((left + 999999) / 1000000)) > 0 && fds[1].revents & POLLERR)
+            return -EPIPE;
+    }
+    return r;
 }
 
 static int run(int argc, char **argv)
@@ -69,15 +74,14 @@ static int run(int argc, char **argv)
     plait_subscriber_options options = PLAIT_SUBSCRIBER_OPTIONS_INIT;
     plait_subscriber *subscriber = NULL;
     plait_message *message = NULL;
-    int literal, r, status = STATUS_OK;
+    int r, status = STATUS_OK;
 
-    argc = options_drop_dashes(argc, argv, &literal);
-    if (argc < 2) return command_usage("sub", "to what? Give a TOPIC");
+    if (argc < 2 || !argv[1][0]) return command_usage("sub", "to what? Give a TOPIC");
     if (argc > 2) return command_usage("sub", "%s: one TOPIC at a time (sensors.* is all that begin so)", argv[2]);
     options.history = (uint32_t)history;
     options.reliable = reliable ? PLAIT_RELIABLE_YES : PLAIT_RELIABLE_NO;
     if (timeout > 0) options.connect_timeout = timeout;
-    plait_set_log(print_log, NULL);
+    log_complaints(PLAIT_LOG_ERROR);
     r = plait_subscriber_open(&subscriber, argv[1], &options);
     if (r < 0) return (int)command_failed(r, "sub %s", argv[1]);
     if (plait_subscriber_publishers(subscriber) == 0 && isatty(STDERR_FILENO) && !json)
@@ -88,7 +92,13 @@ static int run(int argc, char **argv)
         if (json) print_json(message);
         else print(message, argv[1]);
     }
-    if (r < 0 && r != -EPIPE) status = (int)command_failed(r, "sub %s", argv[1]);
+    if (r == -ETIMEDOUT) {
+        complain("sub %s: no message within %lld ms%s", argv[1], (long long)timeout,
+                 plait_subscriber_publishers(subscriber) == 0 ? " (nobody publishes it here)" : "");
+        status = STATUS_TIMED_OUT;
+    } else if (r < 0 && r != -EPIPE) {
+        status = (int)command_failed(r, "sub %s", argv[1]);
+    }
     plait_subscriber_close(subscriber);
     return status;
 }

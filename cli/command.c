@@ -6,13 +6,9 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
-static const struct command command_bench = {
-    .name = "bench",
-    .arguments = "",
-    .summary = "measure calls beside the bare kernel primitive that they stand on",
-    .run = cmd_bench,
-};
+#define SOME_VERBS "try plait serve, call, ls or help"
 
 static const struct command *const commands[] = {
     &command_serve,   &command_call,  &command_get,    &command_pub,     &command_sub,  &command_ls,
@@ -53,17 +49,35 @@ enum exit_status command_status(int code)
     }
 }
 
-enum exit_status command_failed(int code, const char *what, ...)
+static void say_failed(int code, const char *what, va_list list)
 {
     char text[2048], place[512];
-    va_list list;
 
     snprintf(text, sizeof(text), "%s", plait_error_text()); /* before anything else can change it */
+    size_t size = (size_t)vsnprintf(place, sizeof(place), what, list);
+    if (size < sizeof(place) && strncmp(text, place, size) == 0 && text[size] == ':') complain("%s", text);
+    else complain("%s: %s", place, text[0] ? text : strerror(-code));
+}
+
+enum exit_status command_failed(int code, const char *what, ...)
+{
+    va_list list;
+
     va_start(list, what);
-    vsnprintf(place, sizeof(place), what, list);
+    say_failed(code, what, list);
     va_end(list);
-    complain("%s: %s", place, text[0] ? text : strerror(-code));
     return command_status(code);
+}
+
+enum exit_status claim_failed(int code, const char *what, ...)
+{
+    enum exit_status status = command_status(code);
+    va_list list;
+
+    va_start(list, what);
+    say_failed(code, what, list);
+    va_end(list);
+    return status == STATUS_NO_NAME ? STATUS_FAILED : status;
 }
 
 enum exit_status command_usage(const char *verb, const char *format, ...)
@@ -82,11 +96,14 @@ enum exit_status command_usage(const char *verb, const char *format, ...)
 static enum exit_status unknown_verb(const char *name)
 {
     const struct command *near = NULL;
-    int best = 3;
+    int best = strlen(name) > 2 ? 3 : 1; /* two changes turn any two letters into any others */
 
+    if (!name[0] || strcmp(name, "--") == 0) return command_usage(NULL, "no verb given; " SOME_VERBS);
+    if (name[0] == '-')
+        return command_usage(NULL, "%s: no such option; without a verb there are --help and --version", name);
     for (const struct command *const *p = commands; *p; p++) {
         int distance = edit_distance(name, (*p)->name, 2);
-        if (strncmp((*p)->name, name, strlen(name)) == 0) distance = 0; /* "ver": the beginning of a verb */
+        if (strncasecmp((*p)->name, name, strlen(name)) == 0) distance = 0; /* "ver": the beginning of a verb */
         if (distance < best) {
             best = distance;
             near = *p;
@@ -96,7 +113,7 @@ static enum exit_status unknown_verb(const char *name)
     return command_usage(NULL, "%s: no such verb", name);
 }
 
-/* --help and -h mean the same in every verb, bench included; behind "--" they are data. */
+/* --help and -h mean the same in every verb; behind "--" they are data. */
 static bool wants_help(int argc, char **argv)
 {
     for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++) {
@@ -107,14 +124,15 @@ static bool wants_help(int argc, char **argv)
 
 static int run(const struct command *command, int argc, char **argv)
 {
-    if (command->options && wants_help(argc, argv)) {
+    int literal;
+
+    if (wants_help(argc, argv)) {
         help_command(command);
         return STATUS_OK;
     }
-    if (command->options) {
-        argc = options_parse(command->options, argc, argv);
-        if (argc < 0) return STATUS_USAGE;
-    }
+    argc = options_parse(command->options, argc, argv);
+    if (argc < 0) return STATUS_USAGE;
+    if (!command->takes_dashes) argc = options_drop_dashes(argc, argv, &literal);
     return command->run(argc, argv);
 }
 
@@ -134,10 +152,7 @@ int command_main(int argc, char **argv)
     const struct command *command;
 
     output_init();
-    if (argc < 2) {
-        command_usage(NULL, "no verb given; try plait serve, call, ls or help");
-        return STATUS_USAGE;
-    }
+    if (argc < 2) return command_usage(NULL, "no verb given; " SOME_VERBS);
     put_verb_first(argc, argv);
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
         help_overview();

@@ -23,11 +23,12 @@ struct command {
     const char *name;
     const char *arguments;        /* "TARGET [DATA | -]", for the usage line; the options are added to it */
     const char *summary;          /* one line for `plait help` */
-    const struct option *options; /* ends with a NULL name; NULL: run() parses its own */
+    const struct option *options; /* ends with a NULL name */
     const char *text;             /* the rest of `plait help VERB` */
+    bool takes_dashes;            /* what stands behind "--" means something else than before it */
 
-    /* argv[0] is the verb; where `options` is set, they are parsed and taken out of argv, and "--" is left in
-     * where it stood. Returns an exit status. */
+    /* argv[0] is the verb; options are parsed and taken out of argv, and so is "--" unless `takes_dashes`. Returns an
+     * exit status. */
     int (*run)(int argc, char **argv);
 };
 
@@ -37,9 +38,7 @@ struct topic {
 };
 
 extern const struct command command_serve, command_call, command_get, command_pub, command_sub, command_ls,
-    command_threads, command_doctor, command_version, command_help;
-
-int cmd_bench(int argc, char **argv);
+    command_threads, command_bench, command_doctor, command_version, command_help;
 
 const struct command *const *command_list(void);      /* ends with NULL */
 const struct topic *topic_list(void);                 /* ends with a NULL name */
@@ -57,7 +56,10 @@ enum exit_status command_status(int code);
 /* Says "plait: WHAT: <the library's text>" and returns command_status(CODE). */
 enum exit_status command_failed(int code, const char *what, ...) __attribute__((format(printf, 2, 3)));
 
-/* Says "plait: MESSAGE (try: plait help VERB)" and returns STATUS_USAGE. */
+/* The same where a name could not be offered: a directory that isn't there is no absent service. */
+enum exit_status claim_failed(int code, const char *what, ...) __attribute__((format(printf, 2, 3)));
+
+/* Says "plait: MESSAGE (see: plait help VERB)" and returns STATUS_USAGE. */
 enum exit_status command_usage(const char *verb, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 #endif

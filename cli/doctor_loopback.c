@@ -1,4 +1,5 @@
 /* A server in a child process, called by every transport: what the other checks promise, put to the test. */
+#include "clock.h"
 #include "doctor.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -62,14 +63,6 @@ static int compare(const void *a, const void *b)
     const int64_t *x = a, *y = b;
 
     return *x < *y ? -1 : *x > *y;
-}
-
-static int64_t now_ns(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
 /* 0 and the median, or a negative errno; -EBADMSG: the echo was wrong. */

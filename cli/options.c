@@ -22,6 +22,35 @@ bool number_parse(const char *text, int64_t minimum, int64_t maximum, int64_t *r
     return true;
 }
 
+/* What stands behind the decimal point, in thousandths: 0 to 999, or -1. *at moves behind it; it may be missing. */
+static int64_t thousandths_parse(const char **at)
+{
+    int64_t sum = 0, place = 100;
+    const char *p = *at;
+
+    if (*p != '.') return 0;
+    if (p[1] < '0' || p[1] > '9') return -1;
+    for (p++; *p >= '0' && *p <= '9'; p++, place /= 10) sum += (*p - '0') * place;
+    *at = p;
+    return sum;
+}
+
+static bool decimal_parse(const char *text, int64_t minimum, int64_t maximum, int64_t *ret_thousandths)
+{
+    char whole[20];
+    size_t size = strspn(text, "0123456789");
+    const char *rest = text + size;
+    int64_t number, thousandths = thousandths_parse(&rest);
+
+    snprintf(whole, sizeof(whole), "%.*s", (int)size, text);
+    if (size >= sizeof(whole) || *rest || thousandths < 0 || !number_parse(whole, 0, maximum / 1000, &number))
+        return false;
+    number = number * 1000 + thousandths;
+    if (number < minimum || number > maximum) return false;
+    *ret_thousandths = number;
+    return true;
+}
+
 static int64_t unit_ms(const char *unit)
 {
     if (!*unit || strcmp(unit, "ms") == 0) return 1;
@@ -33,7 +62,7 @@ static int64_t unit_ms(const char *unit)
 bool duration_parse(const char *text, int64_t *ret_ms)
 {
     static const int64_t day_1000 = (int64_t)1000 * 86400000; /* bounds the sums below */
-    int64_t whole = 0, thousandths = 0, unit, place = 100;
+    int64_t whole = 0, thousandths, unit;
     const char *p = text;
 
     if (strcmp(text, "forever") == 0) {
@@ -45,12 +74,9 @@ bool duration_parse(const char *text, int64_t *ret_ms)
         whole = whole * 10 + (*p - '0');
         if (whole > day_1000) return false;
     }
-    if (*p == '.') {
-        if (p[1] < '0' || p[1] > '9') return false;
-        for (p++; *p >= '0' && *p <= '9'; p++, place /= 10) thousandths += (*p - '0') * place;
-    }
+    thousandths = thousandths_parse(&p);
     unit = unit_ms(p);
-    if (unit == 0 || whole > day_1000 / unit) return false;
+    if (thousandths < 0 || unit == 0 || whole > day_1000 / unit) return false;
     whole = whole * unit + thousandths * unit / 1000;
     if (whole == 0 && thousandths > 0) whole = 1; /* 0.1ms asks for something, and 0 would mean "the default" */
     *ret_ms = whole;
@@ -147,6 +173,10 @@ static void say_wrong(const struct option *option, const char *verb, const char 
         command_usage(verb, "%s %s: not a number from %lld to %lld", option->name, text, (long long)option->minimum,
                       (long long)option->maximum);
         break;
+    case OPTION_DECIMAL:
+        command_usage(verb, "%s %s: not a number from %.15g to %.15g", option->name, text,
+                      (double)option->minimum / 1000, (double)option->maximum / 1000);
+        break;
     case OPTION_DURATION:
         command_usage(verb, "%s %s: not a time span; write 300ms, 5s, 2m, 1h, forever, or milliseconds, more than 0",
                       option->name, text);
@@ -171,6 +201,7 @@ static bool store(const struct option *option, const char *verb, const char *tex
     case OPTION_TEXT: *(const char **)option->value = text; break;
     case OPTION_LIST: good = store_list(option, text); break;
     case OPTION_NUMBER: good = number_parse(text, option->minimum, option->maximum, option->value); break;
+    case OPTION_DECIMAL: good = decimal_parse(text, option->minimum, option->maximum, option->value); break;
     case OPTION_DURATION: good = store_duration(option, text); break;
     case OPTION_CHOICE: good = store_choice(option, text); break;
     }

@@ -11,6 +11,7 @@ enum option_kind {
     OPTION_TEXT,     /* const char * */
     OPTION_LIST,     /* struct option_list */
     OPTION_NUMBER,   /* int64_t, minimum to maximum */
+    OPTION_DECIMAL,  /* int64_t, thousandths, minimum to maximum: "0.5" is 500 */
     OPTION_DURATION, /* int64_t, milliseconds, more than 0, or PLAIT_FOREVER */
     OPTION_CHOICE,   /* int: index into choices */
 };

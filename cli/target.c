@@ -1,6 +1,7 @@
 /* target: one pass over the path, one over the options. */
 #include "target.h"
 #include "command.h"
+#include <plait/plait.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
@@ -8,12 +9,17 @@
 
 static int set_method(struct target *target, const char *verb, const char *text, size_t size)
 {
+    static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-";
+
     if (target->method[0]) {
         command_usage(verb, "the target names two methods: %s and %.*s", target->method, (int)size, text);
         return -1;
     }
-    if (size == 0 || size >= sizeof(target->method)) {
-        command_usage(verb, "a method name has 1 to 100 bytes");
+    if (size == 0 || size > PLAIT_NAME_MAX || strspn(text, letters) < size || text[0] == '.' || text[0] == '-') {
+        command_usage(verb,
+                      "the method '%.*s': names are 1 to 100 letters, digits and '_', and behind the first also '.' "
+                      "and '-'",
+                      (int)size, text);
         return -1;
     }
     memcpy(target->method, text, size);

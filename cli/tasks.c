@@ -1,5 +1,6 @@
 /* tasks: two looks at /proc/PID/task, an interval apart: the difference of the CPU times is what each uses now. */
 #include "tasks.h"
+#include "clock.h"
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -7,21 +8,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 struct list {
     struct task *tasks;
     size_t count, room;
 };
-
-static uint64_t now_ns(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
-}
 
 /* /proc/PID/task/TID/NAME into TEXT; false if it can't be read. */
 static bool read_file(int folder, int32_t tid, const char *name, char *text, size_t size)
@@ -133,14 +125,14 @@ int tasks_read(int32_t pid, int64_t interval, struct task **ret_tasks, size_t *r
     snprintf(path, sizeof(path), "/proc/%d/task", (int)pid);
     folder = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (folder < 0) return errno == ENOENT ? -ESRCH : -errno;
-    start = now_ns();
+    start = (uint64_t)now_ns();
     r = look(folder, &before);
     (void)poll(NULL, 0, interval > 0 && interval < 60000 ? (int)interval : 0);
     if (r == 0) r = look(folder, &now);
     close(folder);
     if (r == -ENOENT || (r == 0 && now.count == 0)) r = -ESRCH; /* it ended meanwhile */
     if (r == 0) {
-        note_shares(&now, &before, now_ns() - start);
+        note_shares(&now, &before, (uint64_t)now_ns() - start);
         *ret_tasks = now.tasks;
         *ret_count = now.count;
         now.tasks = NULL;

@@ -292,6 +292,46 @@ static void lie(struct stage *stage)
     leave(&actor);
 }
 
+struct ids {
+    uint64_t seen[400];
+    int count;
+};
+
+static void note_ids(struct stage *stage)
+{
+    struct ids *ids = stage->context;
+    struct pl_message message;
+    struct actor actor;
+    accept_client(stage, &actor);
+    while (hear(&actor, &message)) {
+        uint64_t call = message.frame.call;
+        CHECK(ids->count < 400);
+        ids->seen[ids->count++] = call;
+        pl_message_release(actor.transport, &message);
+        reply(&actor, call, "once");
+    }
+    leave(&actor);
+}
+
+TEST(no_call_id_is_used_twice)
+{
+    struct stage stage;
+    struct ids ids = { .count = 0 };
+    struct told told = { 0 };
+    open_stage(&stage, "", true, note_ids, &ids);
+    plait_client *client = open_client(&stage);
+    for (int i = 0; i < 200; i++) CHECK_INT(call_text(client, "once", 20000), 0); /* one place, again and again */
+    for (int i = 0; i < 200; i++) (void)begin(client, "once", 20000, &told);      /* many at once */
+    dispatch_until(client, &told, 200);
+    plait_client_close(client);
+    close_stage(&stage);
+    CHECK_INT(ids.count, 400);
+    for (int i = 0; i < ids.count; i++) {
+        CHECK(ids.seen[i] != 0);
+        for (int k = 0; k < i; k++) CHECK(ids.seen[i] != ids.seen[k]);
+    }
+}
+
 TEST(replies_that_nobody_waits_for_are_dropped_and_what_no_server_says_ends_it)
 {
     for (int shm = 0; shm < 2; shm++) {

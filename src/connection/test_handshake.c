@@ -131,6 +131,28 @@ TEST(where_one_side_doesn_t_want_it_the_socket_is_the_transport)
     }
 }
 
+/* Another byte order, pointer width or page size: memory that both mapped would mean different things. */
+TEST(processes_with_differing_abi_words_talk_over_the_socket)
+{
+    for (int bit = 0; bit < 24; bit++) {
+        struct meeting meeting;
+        struct pl_hello_client hello = { .major = 1, .features = PL_FEATURE_SHM | PL_FEATURE_GOAWAY };
+        struct pl_hello_server answer;
+        uint8_t bytes[PL_HELLO_SERVER_HEAD + sizeof(table)];
+        size_t consumed;
+        hello.abi = pl_hello_abi() ^ 1u << bit;
+        open_meeting(&meeting, true);
+        CHECK_INT(pl_handshake_accept(&meeting.ours, meeting.server, &hello, &meeting.terms), 0);
+        CHECK_STR(meeting.ours->ops->name, "unix");
+        CHECK_INT(recv(meeting.client, bytes, sizeof(bytes), 0), sizeof(bytes));
+        CHECK_INT(pl_hello_server_decode(&answer, bytes, sizeof(bytes), &consumed), PL_HELLO_OK);
+        CHECK_INT(answer.features, PL_FEATURE_GOAWAY);
+        CHECK_INT(answer.ring_capacity, 0);
+        meeting.ours->ops->close(meeting.ours);
+        close(meeting.client);
+    }
+}
+
 TEST(the_load_page_comes_along)
 {
     struct meeting meeting;

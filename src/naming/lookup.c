@@ -259,6 +259,16 @@ static void near_names(const char *name, const char *peer, char *text, size_t si
     free(instances);
 }
 
+/* Whether somebody publishes a topic NAME. */
+static bool is_topic(const char *name, const char *peer)
+{
+    struct pl_instance *instances = NULL;
+    size_t count = 0;
+    if (pl_lookup_as(PL_KIND_TOPIC, name, peer, &instances, &count) < 0) return false;
+    free(instances);
+    return count > 0;
+}
+
 int pl_lookup_missing(const char *name, const char *peer)
 {
     struct pl_directory directories[3];
@@ -266,7 +276,8 @@ int pl_lookup_missing(const char *name, const char *peer)
     int count = pl_directory_search(directories, peer, paths, sizeof paths);
     if (count < 0) return count;
     for (int i = 0; i < count; i++) pl_directory_close(&directories[i]);
-    near_names(name, peer, near, sizeof near);
+    if (is_topic(name, peer)) snprintf(near, sizeof near, "; it is a topic: subscribe to it");
+    else near_names(name, peer, near, sizeof near);
     return pl_error(-ENOENT, "no service '%s' (searched %s%s)", name, paths, near);
 }
 

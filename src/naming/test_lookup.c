@@ -379,11 +379,16 @@ TEST(a_topic_and_a_service_may_have_the_same_name_and_are_not_mistaken)
     CHECK_INT(pl_lookup_as(PL_KIND_TOPIC, "twin", NULL, &found, &count), 0);
     CHECK_INT(count, 1);
     CHECK(found[0].id == topic.id && pl_instance_alive(&found[0]) == 1);
+    pl_claim_close(&service);
+    CHECK_INT(pl_lookup_missing("twin", NULL), -ENOENT);
+    CHECK_CONTAINS(pl_error_text(), getenv("PLAIT_DIR"));
+    CHECK_CONTAINS(pl_error_text(), "it is a topic");
     pl_claim_close(&topic);
     CHECK_INT(pl_instance_alive(&found[0]), 0);
     free(found);
+    CHECK_INT(pl_lookup_missing("twin", NULL), -ENOENT);
+    CHECK(strstr(pl_error_text(), "topic") == NULL);
     CHECK_INT(pl_claim_open_as(&topic, PL_KIND_TOPIC, "Bad", false, &nobody), -EINVAL);
     CHECK_CONTAINS(pl_error_text(), "topic");
-    pl_claim_close(&service);
     CHECK_INT(files_in(getenv("PLAIT_DIR"), "topics"), 0);
 }

@@ -2,46 +2,29 @@
  * line of its tables must be what the compiler says, and the counters must be those of counters.def. */
 #include "observe/status_layout.h"
 
+#include "harness/document.h"
 #include "harness/test.h"
 
-#include <libgen.h>
-#include <limits.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
-static char document[65536];
+static const char *document;
 
-/* The compiler was given this file's path from the build directory, whose src/ holds this program. */
 static void read_document(void)
 {
-    char self[PATH_MAX] = "", source[] = __FILE__, path[3 * PATH_MAX];
-    CHECK(readlink("/proc/self/exe", self, sizeof self - 1) > 0);
-    snprintf(path, sizeof path, "%s/../%s/../../docs/status.md", dirname(self), dirname(source));
-    FILE *file = fopen(source[0] == '/' ? strchr(path, '.') + 3 : path, "re");
-    if (file == NULL) SKIP("docs/status.md is not where the build directory says");
-    CHECK(fread(document, 1, sizeof document - 1, file) > 0);
-    fclose(file);
+    document = document_read("status.md");
 }
 
 static void expect_row(const char *section, const char *row)
 {
-    char title[64];
-    snprintf(title, sizeof title, "\n## %s\n", section);
-    const char *start = strstr(document, title);
-    if (start == NULL) test_fail(__FILE__, __LINE__, "docs/status.md lacks the section %s", section);
-    const char *end = strstr(start + 1, "\n## ");
-    const char *found = strstr(start, row);
-    if (found == NULL || (end != NULL && found > end))
-        test_fail(__FILE__, __LINE__, "docs/status.md lacks in %s the row\n%s", section, row);
+    document_expect(document, section, "%s", row);
 }
 
 static void expect_field(const char *section, size_t offset, const char *type, const char *name)
 {
-    char row[128];
-    snprintf(row, sizeof row, "\n| %zu | %s | `%s` |", offset, type, name);
-    expect_row(section, row);
+    char quoted[64];
+    snprintf(quoted, sizeof quoted, "`%s` |", name);
+    document_expect_field(document, section, offset, type, quoted);
 }
 
 #define FIELD(section, object, type, name) expect_field(section, offsetof(struct object, name), type, #name)

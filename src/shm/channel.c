@@ -16,14 +16,13 @@
 #include "base/list.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
-enum { WINDOW = 2 << 20, SLOTS_MAX = 64, SEALS = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL };
+enum { WINDOW = 2 << 20, SLOTS_MAX = 64 };
 
 struct arena {
     pid_t pid;
@@ -212,7 +211,7 @@ int pl_channel_create(struct pl_channel *ret_channel, uint32_t capacity, int *re
     int fd;
     int r = pl_memfd_create("plait-channel", file_size(capacity), &fd);
     if (r < 0) return r;
-    r = pl_memfd_seal(fd, SEALS);
+    r = pl_memfd_seal(fd, PL_MEMFD_SEALS);
     if (r == 0) r = map(&channel, fd, capacity);
     if (r < 0) {
         close(fd);
@@ -231,7 +230,7 @@ int pl_channel_attach(struct pl_channel *ret_channel, int fd, uint32_t capacity)
     if (!capacity_possible(capacity))
         return pl_error(-EPROTO, "channel: the peer announced rings of %u bytes, not a power of two from %zu to %d",
                         capacity, control_size(), PL_RING_CAPACITY_MAX);
-    int r = pl_memfd_check(fd, file_size(capacity), SEALS);
+    int r = pl_memfd_check(fd, file_size(capacity), PL_MEMFD_SEALS);
     if (r < 0) return pl_error_in(r, "channel");
     struct pl_channel channel;
     r = map(&channel, fd, capacity);

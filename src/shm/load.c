@@ -5,7 +5,6 @@
 #include "shm/memory.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -13,19 +12,17 @@
 
 int pl_load_create(struct pl_load_page **ret_page, int *ret_fd)
 {
-    int fd PL_AUTO_CLOSE = -1;
     size_t size = pl_page_size();
-    int r = pl_memfd_create("plait-load", size, &fd);
+    uint8_t *page;
+    int fd PL_AUTO_CLOSE = -1;
+    int r = pl_memfd_create_one_writer("plait-load", size, &page, &fd);
     if (r < 0) return r;
-    void *page = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    if (page == MAP_FAILED) return pl_error(-errno, "cannot map a page: %s", pl_error_word(errno));
     r = pl_memory_populate(page, size, 1);
-    if (r == 0) r = pl_memfd_seal(fd, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE | F_SEAL_SEAL);
     if (r < 0) {
         munmap(page, size);
         return r;
     }
-    *ret_page = page;
+    *ret_page = (struct pl_load_page *)page;
     *ret_fd = fd;
     fd = -1;
     return 0;
@@ -34,7 +31,7 @@ int pl_load_create(struct pl_load_page **ret_page, int *ret_fd)
 int pl_load_attach(const struct pl_load_page **ret_page, int fd)
 {
     size_t size = pl_page_size();
-    int r = pl_memfd_check(fd, size, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL);
+    int r = pl_memfd_check(fd, size, PL_MEMFD_SEALS);
     if (r < 0) return r;
     void *page = mmap(NULL, size, PROT_READ, MAP_SHARED, fd, 0);
     if (page == MAP_FAILED) return pl_error(-errno, "cannot map a page: %s", pl_error_word(errno));

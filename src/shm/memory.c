@@ -47,11 +47,30 @@ int pl_memfd_seal(int fd, int seals)
 
 int pl_memfd_seal_one_writer(int fd)
 {
-    int seals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
-    int r = pl_memfd_seal(fd, seals | F_SEAL_FUTURE_WRITE);
-    if (r == -EINVAL) r = pl_memfd_seal(fd, seals);
+    int r = pl_memfd_seal(fd, PL_MEMFD_SEALS | F_SEAL_FUTURE_WRITE);
+    if (r == -EINVAL) r = pl_memfd_seal(fd, PL_MEMFD_SEALS);
     if (r == 0 && fchmod(fd, 0400) != 0) r = pl_error(-errno, "shared memory: chmod: %s", pl_error_word(errno));
     return r;
+}
+
+/* Mapped first and sealed then: FUTURE_WRITE spares only mappings that exist. */
+int pl_memfd_create_one_writer(const char *name, size_t size, uint8_t **ret_data, int *ret_fd)
+{
+    PL_AUTO_CLOSE int fd = -1;
+    int r = pl_memfd_create(name, size, &fd);
+    if (r < 0) return r;
+    uint8_t *data = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (data == MAP_FAILED)
+        return pl_error(-errno, "mapping shared memory of %zu bytes: %s", size, pl_error_word(errno));
+    r = pl_memfd_seal_one_writer(fd);
+    if (r < 0) {
+        munmap(data, size);
+        return r;
+    }
+    *ret_data = data;
+    *ret_fd = fd;
+    fd = -1;
+    return 0;
 }
 
 int pl_memfd_check(int fd, uint64_t size, int seals)
@@ -104,4 +123,15 @@ int pl_memory_populate(void *address, size_t size, int write)
                         size, pl_error_word(errno));
     }
     return 0;
+}
+
+int pl_memory_populate_up_to(void *data, size_t capacity, size_t *populated, size_t size, int write)
+{
+    enum { STEP = 1 << 16 };
+    if (size <= *populated) return 0;
+    size_t end = (size + STEP - 1) & ~(size_t)(STEP - 1);
+    if (end > capacity) end = capacity;
+    int r = pl_memory_populate((uint8_t *)data + *populated, end - *populated, write);
+    if (r == 0) *populated = end;
+    return r;
 }

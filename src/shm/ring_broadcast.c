@@ -12,12 +12,10 @@
 #include "shm/memory.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 
-enum { SEALS = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL };
 enum { TRIES = 4, OVERRUNS_MAX = 1000 };
 
 #if defined(__has_feature)
@@ -137,7 +135,7 @@ int pl_broadcast_attach(struct pl_broadcast_reader *ret_reader, int fd)
     if (!capacity_possible(capacity))
         return pl_error(-EPROTO, "topic: the publisher's memory has an impossible size, %llu bytes",
                         (unsigned long long)size);
-    int r = pl_memfd_check(fd, size, SEALS);
+    int r = pl_memfd_check(fd, size, PL_MEMFD_SEALS);
     if (r < 0) return pl_error_in(r, "topic");
     r = map(fd, capacity, PROT_READ, &base);
     if (r < 0) return r;
@@ -176,7 +174,7 @@ int pl_topic_page_create(void **ret_page, int *ret_fd)
 {
     PL_AUTO_CLOSE int fd = -1;
     int r = pl_memfd_create("plait-subscriber", pl_page_size(), &fd);
-    if (r == 0) r = pl_memfd_seal(fd, SEALS);
+    if (r == 0) r = pl_memfd_seal(fd, PL_MEMFD_SEALS);
     if (r == 0) r = map_page(fd, ret_page);
     if (r < 0) return r;
     *ret_fd = fd;
@@ -186,7 +184,7 @@ int pl_topic_page_create(void **ret_page, int *ret_fd)
 
 int pl_topic_page_attach(void **ret_page, int fd)
 {
-    int r = pl_memfd_check(fd, pl_page_size(), SEALS);
+    int r = pl_memfd_check(fd, pl_page_size(), PL_MEMFD_SEALS);
     return r < 0 ? pl_error_in(r, "topic") : map_page(fd, ret_page);
 }
 

@@ -17,6 +17,7 @@
 #include <stddef.h>
 
 enum { PL_SEGMENT_NONE = 1 };
+enum { PL_SEGMENT_CLASS_MAX = 30 }; /* a segment has at most 2^30 bytes */
 
 struct pl_segment {
     uint32_t id, generation;

@@ -1,43 +1,11 @@
 /* Segments that are held before they are sent: by whom, until when, and what a receiver may claim meanwhile. */
-#include "harness/test.h"
-
 #include "base/clock.h"
 #include "base/error.h"
-#include "shm/doorbell.h"
-#include "shm/segment.h"
+#include "shm/test_segment_rig.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
-#include <string.h>
-#include <unistd.h>
-
-enum { KIB = 1024, MIB = 1 << 20 };
-
-struct rig {
-    _Atomic uint32_t returned[PL_SEGMENTS_MAX], wanted;
-    struct pl_segment_pool *pool;
-    struct pl_segment_map *map;
-    int bell;
-};
-
-static void rig_open(struct rig *rig)
-{
-    memset(rig, 0, sizeof(*rig));
-    CHECK_INT(pl_doorbell_create(&rig->bell), 0);
-    CHECK_INT(pl_segment_pool_new(&rig->pool, rig->returned), 0);
-    pl_segment_pool_wake(rig->pool, &rig->wanted, rig->bell);
-    CHECK_INT(pl_segment_map_new(&rig->map, rig->returned), 0);
-    pl_segment_map_wake(rig->map, &rig->wanted, rig->bell);
-}
-
-static void rig_close(struct rig *rig)
-{
-    pl_segment_pool_free(rig->pool);
-    pl_segment_map_close(rig->map);
-    close(rig->bell);
-}
 
 static bool rang(struct rig *rig)
 {
@@ -56,15 +24,9 @@ static struct pl_segment *hold(struct rig *rig, size_t size)
 
 static struct pl_segment_view send(struct rig *rig, struct pl_segment *segment, size_t size)
 {
-    struct pl_segment_view view;
-    if (segment->fd >= 0) {
-        int fd = fcntl(segment->fd, F_DUPFD_CLOEXEC, 0);
-        CHECK_INT(pl_segment_map_add(rig->map, fd, segment->id, segment->capacity), 0);
-        pl_segment_announced(rig->pool, segment);
-    }
+    announce(rig, segment);
     pl_segment_send(rig->pool, segment);
-    CHECK_INT(pl_segment_map_view(rig->map, segment->id, segment->generation, size, &view), 0);
-    return view;
+    return view(rig, segment, size);
 }
 
 TEST(a_loan_gets_a_segment_at_its_size_s_first_use)

@@ -11,12 +11,9 @@
 #include "topic/topic.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-
-enum { SEALS = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL, STEP = 1 << 16 };
 
 struct view {
     struct view *retired; /* an earlier mapping of the same id, which somebody may hold */
@@ -121,7 +118,7 @@ int pl_intake_add(struct pl_intake *intake, int fd, const struct pl_frame_segmen
     if (id >= PL_SEGMENTS_MAX || size == 0 || size > PLAIT_MESSAGE_MAX || size % pl_page_size() != 0)
         return pl_error(-EPROTO, "the publisher announces segment %u of %llu bytes (ids end at %d, sizes at 1 GiB)", id,
                         (unsigned long long)size, PL_SEGMENTS_MAX - 1);
-    int r = pl_memfd_check(owned, size, SEALS);
+    int r = pl_memfd_check(owned, size, PL_MEMFD_SEALS);
     if (r < 0) return pl_error_in(r, "segment %u", id);
     struct view *view = calloc(1, sizeof *view);
     if (view == NULL) return pl_error(-ENOMEM, "no memory for a segment");
@@ -143,16 +140,6 @@ int pl_intake_add(struct pl_intake *intake, int fd, const struct pl_frame_segmen
     view->retired = old;
     intake->views[id] = view;
     return 0;
-}
-
-static int populate(struct view *view, size_t size)
-{
-    if (size <= view->populated) return 0;
-    size_t end = (size + STEP - 1) & ~(size_t)(STEP - 1);
-    if (end > view->size) end = view->size;
-    int r = pl_memory_populate(view->data + view->populated, end - view->populated, 0);
-    if (r == 0) view->populated = end;
-    return r;
 }
 
 /* All slots are taken: a copy, whole if nobody revoked it meanwhile. */
@@ -181,7 +168,7 @@ int pl_intake_take(struct pl_intake *intake, const struct pl_frame_segment *wher
     if (view == NULL || view->made != where->size >> 32) return PL_BULK_GONE;
     if (size > view->size)
         return pl_error(-EPROTO, "the publisher claims %u bytes in segment %u of %zu", size, where->id, view->size);
-    int r = populate(view, size);
+    int r = pl_memory_populate_up_to(view->data, view->size, &view->populated, size, 0);
     if (r < 0) return pl_error_in(r, "a message of %u bytes", size);
     int slot = 0;
     /* Relaxed: this thread takes slots; others only clear them. */

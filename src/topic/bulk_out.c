@@ -16,8 +16,6 @@
 #include <string.h>
 #include <sys/mman.h>
 
-enum { STEP = 1 << 16 };
-
 enum { FREE, LENT, ORPHAN }; /* ORPHAN: a loan outlives its publisher and frees it */
 
 struct pl_bulk_segment {
@@ -121,33 +119,16 @@ static bool revoke(struct plait_publisher *publisher, uint32_t id, struct pl_bul
 static int make_memory(struct pl_bulk_segment *segment, size_t size)
 {
     size_t capacity = (size_t)1 << (64 - __builtin_clzll(size - 1));
-    PL_AUTO_CLOSE int fd = -1;
-    int r = pl_memfd_create("plait-segment", capacity, &fd);
+    uint8_t *data;
+    int fd;
+    int r = pl_memfd_create_one_writer("plait-segment", capacity, &data, &fd);
     if (r < 0) return r;
-    uint8_t *data = mmap(NULL, capacity, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    if (data == MAP_FAILED) return pl_error(-errno, "a segment of %zu bytes: %s", capacity, pl_error_word(errno));
-    r = pl_memfd_seal_one_writer(fd);
-    if (r < 0) {
-        munmap(data, capacity);
-        return r;
-    }
     drop_memory(segment);
     segment->data = data;
     segment->capacity = capacity;
     segment->fd = fd;
     segment->made++;
-    fd = -1;
     return 0;
-}
-
-static int populate(struct pl_bulk_segment *segment, size_t size)
-{
-    if (size <= segment->populated) return 0;
-    size_t end = (size + STEP - 1) & ~(size_t)(STEP - 1);
-    if (end > segment->capacity) end = segment->capacity;
-    int r = pl_memory_populate(segment->data + segment->populated, end - segment->populated, 1);
-    if (r == 0) segment->populated = end;
-    return r;
 }
 
 /* The one that was not used for the longest, of those whose message is neither among the last few nor (reliable) to be
@@ -214,7 +195,7 @@ static int fit(struct plait_publisher *publisher, struct pl_bulk_segment *segmen
         free(segment);
         publisher->segments[--publisher->segment_count] = NULL;
     }
-    if (r == 0) r = populate(segment, size);
+    if (r == 0) r = pl_memory_populate_up_to(segment->data, segment->capacity, &segment->populated, size, 1);
     if (r < 0)
         return pl_error_in(r == -EMFILE ? r : -ENOMEM, "topic '%s': a message of %zu bytes", publisher->topic, size);
     if (!fresh) return 0;

@@ -25,11 +25,15 @@ static const char *name_of(const struct pl_inlet *inlet)
     return inlet->instance.name[0] != '\0' ? inlet->instance.name : inlet->subscriber->target;
 }
 
-/* What went wrong with one publisher is told to the log and to nobody else. */
+/* What went wrong with one publisher is told to the log and to nobody else, but that a URL's only one won't have us:
+ * that is what open says. */
 static void give_up(struct pl_inlet *inlet, int error)
 {
-    if (inlet->state != PL_INLET_ENDED && error != -ECONNRESET)
-        pl_log(PLAIT_LOG_ERROR, "topic '%s' (pid %d): %s", name_of(inlet), (int)inlet->instance.pid, pl_error_text());
+    char who[32] = "";
+    bool told = inlet->subscriber->url.scheme != PL_SCHEME_NAME && !inlet->subscriber->ready;
+    if (inlet->instance.pid > 0) snprintf(who, sizeof who, " (pid %d)", (int)inlet->instance.pid);
+    if (inlet->state != PL_INLET_ENDED && error != -ECONNRESET && !told)
+        pl_log(PLAIT_LOG_ERROR, "topic '%s'%s: %s", name_of(inlet), who, pl_error_text());
     if (error != -ECONNRESET || inlet->state == PL_INLET_GREETING) {
         inlet->error = error;
         snprintf(inlet->subscriber->refusal, sizeof inlet->subscriber->refusal, "%s", pl_error_text());

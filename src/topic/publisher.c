@@ -303,7 +303,8 @@ static int add_listener(struct plait_publisher *publisher, const char *text, siz
 {
     char copy[1400];
     if (publisher->listener_count == PL_TOPIC_LISTENERS_MAX)
-        return pl_error(-ENOSPC, "topic '%s': at most %d listeners", publisher->topic, PL_TOPIC_LISTENERS_MAX);
+        return pl_error(-ENOSPC, "topic '%s' has PL_TOPIC_LISTENERS_MAX, %d, listeners already", publisher->topic,
+                        PL_TOPIC_LISTENERS_MAX);
     if (size >= sizeof copy) return pl_error(-EINVAL, "listen: a URL of %zu bytes", size);
     memcpy(copy, text, size);
     copy[size] = '\0';

@@ -343,7 +343,10 @@ static int parse_target(struct plait_subscriber *subscriber, const char *target)
         memcpy(subscriber->url.name, target, size - 1);
         return size > 1 ? pl_name_check("topic", target, size - 1) : 0;
     }
-    int r = pl_url_parse(&subscriber->url, target);
+    /* What can only be a name is judged as a topic's; of the rest the URL's errors know more. */
+    bool name = target[0] != '\0' && strchr("/.", target[0]) == NULL && strpbrk(target, ":?") == NULL;
+    int r = name ? pl_name_check("topic", target, strlen(target)) : 0;
+    if (r == 0) r = pl_url_parse(&subscriber->url, target);
     if (r < 0) return r;
     if (subscriber->url.framing != PL_FRAMING_PLAIT)
         return pl_error(-EINVAL, "topic '%s': topics speak framing=plait alone", target);

@@ -131,6 +131,12 @@ static const struct {
       "10 00 00 00  07  00  00  00  00 00 00 00  00 00 00 00  00 00 00 00 00 00 00 00  00 00 00 00 00 00 00 00" },
     { { .kind = PL_FRAME_BODY, .size = 0x01020304, .call = 11 },
       "04 03 02 01  08  00  00  00  00 00 00 00  00 00 00 00  0b 00 00 00 00 00 00 00  00 00 00 00 00 00 00 00" },
+    { { .kind = PL_FRAME_SUBSCRIBE, .method = PL_SUBSCRIBE_GO_ON, .call = 13, .trace = 0x1122334455667788 },
+      "00 00 00 00  09  00  00  00  02 00 00 00  00 00 00 00  0d 00 00 00 00 00 00 00  88 77 66 55 44 33 22 11" },
+    { { .kind = PL_FRAME_MESSAGE, .size = 4, .encoding = 1, .call = 14, .trace = 0x17f1f1f1f1f1f1f1 },
+      "04 00 00 00  0a  01  00  00  00 00 00 00  00 00 00 00  0e 00 00 00 00 00 00 00  f1 f1 f1 f1 f1 f1 f1 17" },
+    { { .kind = PL_FRAME_DROPPED, .method = 1000, .call = 2 },
+      "00 00 00 00  0b  00  00  00  e8 03 00 00  00 00 00 00  02 00 00 00 00 00 00 00  00 00 00 00 00 00 00 00" },
 };
 
 TEST(every_frame_is_frozen)
@@ -169,6 +175,11 @@ TEST(statuses_features_and_limits_are_frozen)
     CHECK_INT(PL_FEATURE_SHM, 1);
     CHECK_INT(PL_FEATURE_GOAWAY, 2);
     CHECK_INT(PL_FEATURE_ANY_METHOD, 4);
+    CHECK_INT(PL_FEATURE_TOPIC, 8);
+    CHECK_INT(PL_FEATURE_RELIABLE, 16);
+    CHECK_INT(PL_SUBSCRIBE_GATES, 1);
+    CHECK_INT(PL_SUBSCRIBE_GO_ON, 2);
+    CHECK_INT(PL_SUBSCRIBE_RELIABLE, 4);
     CHECK_INT(PL_METHOD_DEFAULT, 0xffffffff);
     CHECK_INT(PL_PROTOCOL_MAJOR, 1);
     CHECK_INT(PL_PROTOCOL_MINOR, 0);

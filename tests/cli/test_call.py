@@ -61,6 +61,16 @@ class Bytes(Case):
         self.assertEqual(process.stderr.read(), b"")
         process.stderr.close()
 
+    def test_a_reader_that_goes_away_in_the_middle_of_a_reply_is_no_error(self):
+        self.serve("echo", "--echo")
+        process = self.start("call", "echo", "-")
+        process.stdin.write(bytes(16 << 20))
+        process.stdin.close()
+        self.assertEqual(process.stdout.read(10), bytes(10))
+        process.stdout.close()
+        self.assertEqual((process.wait(PATIENCE), process.stderr.read()), (OK, b""))
+        process.stderr.close()
+
     def test_standard_input_that_can_t_be_read_is_told(self):
         done = subprocess.run(["sh", "-c", 'exec "$0" call x - <&-', PLAIT], stdout=subprocess.PIPE,
                               stderr=subprocess.PIPE, env=self.environment, timeout=PATIENCE)
@@ -106,6 +116,16 @@ class Targets(Case):
         Server(self, [os.path.join(EXAMPLES, "echo-server"), "only-default"])
         result = self.plait("call", "only-default/other", "x")
         self.check_error(result, NO_NAME, "other")
+
+    def test_a_topic_is_told_from_a_service(self):
+        publisher = self.start("pub", "clock", "tick", "--rate", "100", "--listen", "tcp://127.0.0.1:0")
+        self.addCleanup(publisher.communicate)
+        self.addCleanup(publisher.kill)
+        url = publisher.stdout.readline().decode().split()[2]
+        self.check_error(self.plait("call", "clock", "x", "--timeout", "100ms"), NO_NAME, "it is a topic")
+        result = self.plait("call", url, "x")
+        self.check_error(result, NO_NAME, "is a topic")
+        self.assertEqual(result.err.count(url), 1)
 
     def test_a_port_that_nobody_listens_on_is_refused(self):
         with socket.socket() as free:

@@ -45,6 +45,28 @@ class Docs(unittest.TestCase):
         for variable in re.findall(r"(?m)^  ([A-Z_]+) ", self.help("environment")):
             self.assertIn(variable, text)
 
+    def test_every_limit_has_its_row_its_value_and_an_error_that_names_it(self):
+        table = re.findall(r"(?m)^\| `(PLA?I?T?_\w+)` \| (\d+) \| .* \| (.*) \|$", read("docs", "limits.md"))
+        rows = {name: (int(value), beyond) for name, value, beyond in table}
+        sources = {}
+        for top in ("include", "src"):
+            for folder, _, names in os.walk(os.path.join(SOURCE, top)):
+                for name in names:
+                    if name.endswith((".c", ".h")) and not name.startswith("test_"):
+                        sources[os.path.join(folder, name)] = read(folder, name)
+        headers = "\n".join(text for path, text in sources.items() if path.endswith(".h"))
+        code = "\n".join(text for path, text in sources.items() if path.endswith(".c"))
+        public = re.findall(r"#define (PLAIT_\w+_MAX|PLAIT_ARRAY_DIMENSIONS) ", headers)
+        self.assertGreaterEqual(len(public), 11)
+        self.assertLessEqual(set(public), set(rows))
+        for name, (value, beyond) in rows.items():
+            with self.subTest(name):
+                found = re.search(rf"(?:#define {name} |\b{name} = )(1 << \d+|0x[0-9a-f]+|\d+)", headers).group(1)
+                shift = re.match(r"1 << (\d+)", found)
+                self.assertEqual(1 << int(shift.group(1)) if shift else int(found, 0), value)
+                if beyond.startswith("`-E") or "`-ENOBUFS`" in beyond:
+                    self.assertRegex(code, rf'"[^"\n]*\b{name}\b', "no error names it")
+
     def test_limits_are_documented_with_the_values_that_they_have(self):
         header, text = read("cli", "runner.h"), read("docs", "command.md")
         for name, words in (("RUNNER_COMMANDS_MAX", "64 commands"), ("RUNNER_ERROR_MAX", "4 KiB"),

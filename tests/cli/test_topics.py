@@ -5,10 +5,19 @@ import os
 import re
 import signal
 import subprocess
+import time
 import unittest
 
 import schema
-from plaittest import Case, NO_NAME, OK, PATIENCE, PLAIT, TIMED_OUT, USAGE, main
+from plaittest import Case, FAILED, NO_NAME, OK, PATIENCE, PLAIT, TIMED_OUT, USAGE, main, until
+
+
+def waits_for_names(pid):
+    folder = f"/proc/{pid}/fd/"
+    try:
+        return any("inotify" in os.readlink(folder + name) for name in os.listdir(folder))
+    except FileNotFoundError:  # one that was closed meanwhile
+        return False
 
 
 class Topics(Case):
@@ -118,6 +127,25 @@ class Topics(Case):
         self.assertEqual(subscriber.wait(PATIENCE), OK)
         self.assertEqual(subscriber.stderr.read(), b"")
 
+    def test_a_reader_that_goes_away_is_noticed_though_nothing_more_comes(self):
+        self.start("pub", "rare", "tick", "--rate", "0.001", "--history", "1")
+        subscriber = self.start("sub", "rare", "--history", "1")
+        self.assertEqual(subscriber.stdout.readline(), b"tick\n")
+        subscriber.stdout.close()
+        self.assertEqual((subscriber.wait(PATIENCE), subscriber.stderr.read()), (OK, b""))
+
+    def test_ctrl_c_ends_a_subscriber_without_a_word(self):
+        self.clock()
+        for words in (("sub", "clock"), ("sub", "nobody"), ("call", "nobody", "x")):
+            process = self.start(*words)
+            if "clock" in words:
+                process.stdout.readline()
+            else:
+                until(lambda: waits_for_names(process.pid), "it to wait for the name")
+            process.send_signal(signal.SIGINT)
+            status, _, err = self.finish(process)
+            self.assertEqual((status, err), (-signal.SIGINT, ""))
+
     def test_tail_into_a_topic_and_out_into_a_pipe(self):
         path = os.path.join(self.directory, "log")
         with open(path, "w") as log:
@@ -133,6 +161,15 @@ class Topics(Case):
             self.assertEqual(pipe.stdout.read(), b"ERROR one\nERROR three\n")
             pipe.wait(PATIENCE)
 
+    def test_a_rate_may_be_below_one(self):
+        begun = time.monotonic()
+        self.assertEqual(self.plait("pub", "slow", "tick", "--rate", "2.5", "--count", "3").status, OK)
+        self.assertGreaterEqual(time.monotonic() - begun, 0.8)
+        publisher = self.start("pub", "slower", "tick", "--rate", "0.001", "--history", "1")
+        self.assertEqual(self.plait("sub", "slower", "--history", "1", "--count", "1").out, b"tick\n")
+        publisher.terminate()
+        self.assertEqual(self.finish(publisher)[0], OK)
+
     def test_ctrl_c_ends_a_publisher_in_order(self):
         publisher = self.start("pub", "clock", "tick", "--rate", "100", "--json", "--listen", "tcp://127.0.0.1:0")
         self.assertIn(b'"kind":"listening"', publisher.stdout.readline())
@@ -140,6 +177,29 @@ class Topics(Case):
         status, out, err = self.finish(publisher)
         self.assertEqual((status, err), (OK, ""))
         self.assertIn(b'"kind":"published"', out)
+
+    def test_a_listener_says_whom_it_admits(self):
+        publisher = self.start("pub", "news", "x", "--rate", "100", "--listen", "tcp://127.0.0.1:0", "--listen",
+                               "tcp://0.0.0.0:0?insecure=1", "--listen", "unix://" + self.path("socket"))
+        lines = [publisher.stdout.readline().decode() for _ in range(3)]
+        self.assertIn("(admits every local user)", lines[0])
+        self.assertIn("unencrypted", lines[1])
+        self.assertTrue(lines[2].endswith("socket\n"), lines[2])
+        self.assertIn("insecure=1", self.plait("pub", "other", "x", "--listen", "tcp://0.0.0.0:0").err)
+
+    def test_the_library_s_log_is_shown_to_who_asks_for_it(self):
+        for level, shown in ((None, False), ("info", True)):
+            if level:
+                self.environment["PLAIT_LOG"] = level
+            publisher = self.start("pub", "news", "x", "--rate", "100", "--listen", "tcp://127.0.0.1:0")
+            url = publisher.stdout.readline().decode().split()[2]
+            self.assertNotEqual(self.plait("sub", url, "--reliable", "--count", "1").status, OK)  # it isn't
+            publisher.terminate()
+            self.assertEqual("refused" in self.finish(publisher)[2], shown)
+
+    def test_a_runtime_directory_that_is_not_there_is_no_absent_topic(self):
+        self.environment["PLAIT_DIR"] = self.path("nowhere/run")
+        self.check_error(self.plait("pub", "news", "x"), FAILED, "nowhere")
 
     def test_wrong_usage_and_waiting_in_vain_have_their_statuses(self):
         self.assertEqual(self.plait("sub", "nobody", "--timeout", "50ms").status, TIMED_OUT)
@@ -149,12 +209,20 @@ class Topics(Case):
                       ("pub", "a", "--rate", "0")):
             self.assertEqual(self.plait(*words).status, USAGE, words)
 
+    def test_a_bad_topic_is_told_as_one(self):
+        for word in ("UPPER", "a/b", "a b", "x" * 101):
+            self.check_error(self.plait("sub", word), USAGE, "topic name")
+        self.check_error(self.plait("sub", "localhost:8888"), USAGE, "tcp://localhost:8888")
+        self.check_error(self.plait("sub", "/run/topic"), USAGE, "unix://")
+
     def test_a_services_name_is_no_topic(self):
         self.serve("greeter", "--echo")
         for words in (("sub", "greeter"), ("pub", "greeter", "x")):
             result = self.plait(*words)
             self.assertIn("is a service", result.err)
             self.assertNotEqual(result.status, OK)
+        url = self.serve("other", "--echo", "--listen", "tcp://127.0.0.1:0").urls[0]
+        self.check_error(self.plait("sub", url, "--timeout", "10s"), NO_NAME, "it is a service")
 
 
 if __name__ == "__main__":

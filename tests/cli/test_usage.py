@@ -6,7 +6,7 @@ import subprocess
 import schema
 from plaittest import FAILED, OK, PATIENCE, PLAIT, USAGE, Case, main
 
-VERBS = ["serve", "call", "get", "ls", "bench", "doctor", "version", "help"]
+VERBS = ["serve", "call", "get", "pub", "sub", "ls", "threads", "bench", "doctor", "version", "help"]
 
 
 class Verbs(Case):
@@ -19,9 +19,20 @@ class Verbs(Case):
         self.check_error(self.plait("ver"), USAGE, "plait version")
 
     def test_a_verb_that_is_like_no_other_gets_no_suggestion(self):
-        result = self.plait("dance")
-        self.check_error(result, USAGE)
-        self.assertNotIn("mean", result.err)
+        for word in ("dance", "xy", "-v", "--version=2", "--"):
+            result = self.plait(word)
+            self.check_error(result, USAGE)
+            self.assertNotIn("mean", result.err)
+
+    def test_a_verb_in_capitals_is_understood_as_a_slip(self):
+        self.check_error(self.plait("CALL", "x"), USAGE, "plait call")
+
+    def test_an_empty_word_is_none(self):
+        for words, part in ((("",), "no verb given"), (("call", ""), "TARGET"), (("sub", ""), "TOPIC"),
+                            (("pub", "", "x"), "TOPIC"), (("ls", ""), "names are"),
+                            (("pub", "x", "y", "--listen", ""), "--listen")):
+            with self.subTest(words):
+                self.check_error(self.plait(*words), USAGE, part)
 
     def test_help_lists_every_verb(self):
         for arguments in (["help"], ["--help"], ["-h"]):
@@ -36,10 +47,7 @@ class Verbs(Case):
                 by_option = self.plait(verb, "--help")
                 self.assertEqual((by_option.status, by_option.err), (OK, ""))
                 self.assertIn(f"plait {verb}", by_option.text)
-                if verb != "bench":
-                    self.assertEqual(self.plait("help", verb).text, by_option.text)
-                else:
-                    self.assertEqual(self.plait("help", verb).status, OK)
+                self.assertEqual(self.plait("help", verb).text, by_option.text)
 
     def test_help_has_pages_for_what_belongs_to_no_verb(self):
         self.assertIn("PLAIT_DIR", self.plait("help", "environment").text)
@@ -72,7 +80,7 @@ class Options(Case):
             self.assertEqual(result.status, 3, result.err)
         self.assertEqual(self.plait("--timeout", "50ms", "call", "call-nobody").status, 3)
         self.assertEqual(self.plait("--json", "--timeout=50ms", "call", "call-nobody", "--", "ls").status, 3)
-        self.check_error(self.plait("--json", "--", "ls"), USAGE, "no such verb")
+        self.check_error(self.plait("--json", "--", "ls"), USAGE, "--json", "no such option")
 
     def test_an_option_without_its_value_is_told(self):
         self.check_error(self.plait("call", "x", "--timeout"), USAGE, "--timeout", "value")
@@ -88,6 +96,9 @@ class Options(Case):
             with self.subTest(text):
                 self.check_error(self.plait("call", "x", f"--repeat={text}"), USAGE, "--repeat", "from 1")
         self.check_error(self.plait("serve", "x", "--echo", "--threads", "65"), USAGE, "64")
+        for text in ("", "0", "0.0004", "1.", ".5", "1e3", "-1", "1000000.001", "1000001", "1" * 30, "0x1", "1 "):
+            with self.subTest("rate " + text):
+                self.check_error(self.plait("pub", "x", "y", f"--rate={text}"), USAGE, "--rate", "from 0.001 to 1000000")
 
     def test_bad_choices_are_told_with_the_good_ones(self):
         self.check_error(self.plait("call", "x", "--encoding", "ascii"), USAGE, "bytes, utf8, json, array")
@@ -98,6 +109,20 @@ class Options(Case):
         self.check_error(self.plait("serve", "a", "b", "--echo"), USAGE, "b")
         for verb in ("version", "doctor"):
             self.check_error(self.plait(verb, "x"), USAGE, "x")
+
+    def test_dashes_mean_nothing_where_nothing_could_be_mistaken(self):
+        self.assertEqual(self.plait("version", "--").text, self.plait("version").text)
+        self.assertEqual(self.plait("help", "--", "ls").text, self.plait("help", "ls").text)
+        self.check_error(self.plait("ls", "--", "--json"), USAGE, "--json", "names are")
+
+    def test_a_method_beside_its_target_is_told_where_it_goes(self):
+        self.check_error(self.plait("call", "greeter", "greet", "Ada"), USAGE, "greeter/METHOD")
+
+    def test_bad_names_are_wrong_usage_in_every_verb(self):
+        for words in (("call", "x/.y"), ("call", "x/a b"), ("ls", "UPPER"), ("ls", "a/b"), ("ls", "x" * 101),
+                      ("ls", "tcp://127.0.0.1:1"), ("pub", "a b", "x"), ("sub", "a b"), ("serve", "a b", "--echo")):
+            with self.subTest(words):
+                self.check_error(self.plait(*words), USAGE)
 
     def test_a_missing_target_is_told(self):
         self.check_error(self.plait("call"), USAGE, "TARGET")

@@ -251,6 +251,29 @@ static void check_threads(const struct cell *cell, int server_threads)
     service_stop(&service);
 }
 
+BEHAVIOUR(a_reply_lives_until_it_is_freed, ALL, API)
+{
+    enum { KEPT = 8 };
+    struct service service;
+    plait_reply *kept[KEPT];
+    char text[32];
+    service_start(&service, cell, "echo", NULL);
+    plait_client *client = open_client(cell, &service, "echo");
+    for (int i = 0; i < KEPT; i++) {
+        snprintf(text, sizeof(text), "kept %d", i);
+        CHECK_INT(plait_client_call(client, method_in(cell, "echo"), text, strlen(text), NULL, &kept[i]), 0);
+    }
+    for (int i = 0; i < 200; i++) check_call(cell, client, "echo", "what comes after it");
+    plait_client_close(client);
+    service_stop(&service);
+    for (int i = 0; i < KEPT; i++) {
+        snprintf(text, sizeof(text), "kept %d", i);
+        CHECK_INT(plait_reply_body(kept[i]).size, strlen(text));
+        CHECK_MEM(plait_reply_body(kept[i]).data, text, strlen(text));
+        plait_reply_free(kept[i]);
+    }
+}
+
 BEHAVIOUR(threads_share_a_client, ALL, API)
 {
     check_threads(cell, 1);
