@@ -1,6 +1,7 @@
 """What the tests of the package share: a runtime directory of one's own, and other processes that run a few lines."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -61,6 +62,12 @@ class Case(unittest.TestCase):
             raise AssertionError(line.decode() + process.stderr.read())
         return process
 
+    def run_python(self, *arguments):
+        """What another interpreter says, which must end well and complain of nothing."""
+        done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=PATIENCE)
+        self.assertEqual((done.returncode, done.stderr), (0, ""), arguments[-1])
+        return done.stdout
+
     def interrupted(self, function, *arguments, **options):
         """FUNCTION waits; Ctrl-C comes while it does. The seconds until KeyboardInterrupt was raised."""
         sent = []
@@ -81,8 +88,24 @@ class Case(unittest.TestCase):
         raise AssertionError("it was not interrupted")
 
 
+def blocks_of_page(kind):
+    """The blocks of docs/python.md that begin with ```python KIND."""
+    with open(os.path.join(SOURCE, "docs", "python.md")) as page:
+        return [text for found, text in re.findall(r"^```python ?(\w*)\n(.*?)^```$", page.read(), re.M | re.S)
+                if found == kind]
+
+
+def expected_of_blocks(case, kind):
+    """Runs each block as its readers would: (what the comment beside a print promises, what it said) of all."""
+    for text in blocks_of_page(kind):
+        said = case.run_python("-c", text)
+        for expected in re.findall(r"print\(.*\)\s+# (.+)$", text, re.M):
+            yield expected, said
+
+
 def wait_until_main_sleeps():
-    """The main thread has given the GIL away and sleeps in the kernel: three looks in a row."""
+    """The main thread has given the GIL away and sleeps in the kernel: three looks in a row. Only the kernel knows, and
+    it tells nobody, so this polls; its caller must be right if the main thread sleeps for another reason, too."""
     pid, looks = os.getpid(), 0
     limit = time.monotonic() + PATIENCE
     while looks < 3:

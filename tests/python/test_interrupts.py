@@ -31,6 +31,10 @@ class Interrupts(Case):
         with socket.create_server(("127.0.0.1", 0)) as listener:
             self.check(plait.connect, f"tcp://127.0.0.1:{listener.getsockname()[1]}", connect_timeout=None)
 
+    def test_subscribing_where_nobody_answers(self):
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            self.check(plait.subscribe, f"tcp://127.0.0.1:{listener.getsockname()[1]}/test", connect_timeout=None)
+
     def test_a_call_whose_server_is_gone(self):
         server = self.server({"": lambda request: None})
         client = self.connect()
