@@ -267,6 +267,24 @@ class Aio(Case):
 
         self.run_async(body())
 
+    def test_a_send_without_room_leaves_the_loop_to_others(self):
+        process = self.script("import plait\ns = plait.Server('stopped')\ns.handle('', lambda r: None)\ns.start()\n"
+                              "print('ready', flush=True)\nimport time; time.sleep(1000)")
+
+        async def body():
+            async with await plait.aio.connect("stopped") as client:
+                os.kill(process.pid, signal.SIGSTOP)
+                waiting = set()
+                while not waiting:  # until one doesn't go at once
+                    sending = asyncio.create_task(client.send("", b"x" * 60_000, timeout=None))
+                    _, waiting = await asyncio.wait({sending}, timeout=0.2)
+                with self.assertRaises(plait.TimeoutError):
+                    await client.send("", b"x" * 60_000, timeout=0.02)
+                os.kill(process.pid, signal.SIGCONT)
+                await sending
+
+        self.run_async(body())
+
     def test_connecting_takes_no_thread(self):
         process = self.script("import plait\ns = plait.Server('other')\ns.handle('', len)\ns.start()\n"
                               "print('ready', flush=True)\ninput()", stdin=-1)
