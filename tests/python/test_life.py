@@ -114,10 +114,13 @@ class Running(Case):
         self.assertIn("libplait", said)
 
     def test_everything_public_is_documented(self):
-        for thing in [plait, *(getattr(plait, name) for name in plait.__all__)]:
+        import plait.aio
+
+        modules = plait, plait.aio
+        for thing in [*modules, *(getattr(module, name) for module in modules for name in module.__all__)]:
             self.assertTrue(thing.__doc__, thing)
             for name, part in vars(thing).items():
-                if thing is not plait and not name.startswith("_") and not isinstance(part, int):
+                if thing not in modules and not name.startswith("_") and not isinstance(part, int):
                     self.assertTrue(part.__doc__, (thing, name))
 
     def test_the_interpreter_ends_though_a_handler_does_not(self):
