@@ -68,6 +68,13 @@ class Case(unittest.TestCase):
         self.assertEqual((done.returncode, done.stderr), (0, ""), arguments[-1])
         return done.stdout
 
+    def until(self, condition):
+        """Polls for what nothing tells of: what other processes or the kernel come to."""
+        limit = time.monotonic() + PATIENCE
+        while not condition():
+            self.assertLess(time.monotonic(), limit, "it never happened")
+            time.sleep(0.01)
+
     def interrupted(self, function, *arguments, **options):
         """FUNCTION waits; Ctrl-C comes while it does. The seconds until KeyboardInterrupt was raised."""
         sent = []

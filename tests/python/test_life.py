@@ -89,6 +89,15 @@ class Running(Case):
         out, err = process.communicate(timeout=PATIENCE)
         self.assertEqual((process.returncode, err), (0, ""))
 
+    def test_a_server_that_the_interpreters_end_finds_running_answers_what_it_has_taken(self):
+        process = self.script("import atexit, plait, threading\ns = plait.Server('last')\n"
+                              "entered, leaving = threading.Event(), threading.Event()\n"
+                              "s.handle('', lambda r: [entered.set(), leaving.wait()])\ns.start()\n"
+                              "atexit.register(leaving.set)\nprint('ready', flush=True)\nentered.wait()")
+        self.assertEqual(self.connect("last").call(timeout=PATIENCE).json(), [None, True])
+        out, err = process.communicate(timeout=PATIENCE)
+        self.assertEqual((process.returncode, out, err), (0, "", ""))
+
     def test_subinterpreters_are_refused(self):
         process = self.script("try: import _interpreters as sub\nexcept ImportError: import _xxsubinterpreters as sub\n"
                               "print('ready', flush=True)\ni = sub.create()\n"

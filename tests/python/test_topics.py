@@ -279,14 +279,17 @@ class Topics(Case):
 
         thread = threading.Thread(target=wait)
         thread.start()
-        while not told:  # until it is inside, another thread may not be
+
+        def is_inside():  # where another thread may not be
             try:
                 subscriber.next(timeout=0)
             except plait.TimeoutError:
-                continue
+                return False
             except plait.Error as error:
                 self.assertEqual(error.code, 16)
-                break
+            return True
+
+        self.until(is_inside)
         subscriber.close()
         thread.join(PATIENCE)
         self.assertEqual(told, [125])
@@ -334,8 +337,7 @@ class Callbacks(Case):
 
                 thread = threading.Thread(target=close)
                 thread.start()
-                while thread.is_alive() and not subscriber.closed:
-                    thread.join(0.001)
+                self.until(lambda: subscriber.closed)
                 gate.set()
                 thread.join(PATIENCE)
         self.assertEqual(order, ["called", "closed"])
@@ -385,9 +387,7 @@ class Callbacks(Case):
                 return error.code
             self.fail("it was let in")
 
-        while (code := refused()) == 110:  # until the thread is in there
-            continue
-        self.assertEqual(code, 16)
+        self.until(lambda: refused() == 16)  # before the thread is in there it is 110
 
     def test_the_interpreter_ends_with_callbacks_waiting_and_under_way(self):
         process = self.script(
