@@ -1,5 +1,6 @@
 """What the tests of the package share: a runtime directory of one's own, and other processes that run a few lines."""
 
+import asyncio
 import os
 import re
 import shutil
@@ -93,6 +94,32 @@ class Case(unittest.TestCase):
         finally:
             thread.join()
         raise AssertionError("it was not interrupted")
+
+
+class Loop(Case):
+    """Runs a test's body on a loop, and watches whether something holds that up."""
+
+    def run_async(self, coroutine):
+        return asyncio.run(asyncio.wait_for(coroutine, PATIENCE))
+
+    async def longest_hold(self, coroutine):
+        """Awaits COROUTINE: the longest time, in seconds, for which the loop did nothing else meanwhile."""
+        loop = asyncio.get_running_loop()
+        worst, last = 0.0, loop.time()
+
+        async def tick():
+            nonlocal worst, last
+            while True:
+                await asyncio.sleep(0.001)
+                worst, last = max(worst, loop.time() - last), loop.time()
+
+        ticker = asyncio.create_task(tick())
+        await asyncio.sleep(0)
+        try:
+            await coroutine
+        finally:
+            ticker.cancel()
+        return max(worst, loop.time() - last)
 
 
 def blocks_of_page(kind):

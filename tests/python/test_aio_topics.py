@@ -7,34 +7,8 @@ import signal
 import socket
 import threading
 
-from support import Case, PATIENCE, plait
+from support import Loop, PATIENCE, plait
 import plait.aio
-
-
-class Loop(Case):
-    """Runs a test's body on a loop, and watches whether something holds that up."""
-
-    def run_async(self, coroutine):
-        asyncio.run(asyncio.wait_for(coroutine, PATIENCE))
-
-    async def longest_hold(self, coroutine):
-        """Awaits COROUTINE: the longest time, in seconds, for which the loop did nothing else meanwhile."""
-        loop = asyncio.get_running_loop()
-        worst, last = 0.0, loop.time()
-
-        async def tick():
-            nonlocal worst, last
-            while True:
-                await asyncio.sleep(0.001)
-                worst, last = max(worst, loop.time() - last), loop.time()
-
-        ticker = asyncio.create_task(tick())
-        await asyncio.sleep(0)
-        try:
-            await coroutine
-        finally:
-            ticker.cancel()
-        return max(worst, loop.time() - last)
 
 
 class Subscribers(Loop):

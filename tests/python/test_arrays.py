@@ -6,7 +6,7 @@ import gc
 
 import numpy
 
-from support import Case, PATIENCE, expected_of_blocks, plait
+from support import Case, Loop, PATIENCE, expected_of_blocks, plait
 import plait.aio
 
 
@@ -35,7 +35,7 @@ def faults():
         return int(file.read().rsplit(")", 1)[1].split()[7])
 
 
-class Pair(Case):
+class Pair(Loop):
     def pair(self, **options):
         publisher = plait.Publisher("test", **options)
         self.addCleanup(publisher.close)
@@ -219,7 +219,7 @@ class LentArrays(Pair):
                 with self.assertRaises(TypeError):
                     await publisher.loan(3, "O")
 
-        asyncio.run(asyncio.wait_for(body(), PATIENCE))
+        self.run_async(body())
 
 
 class Page(Case):
