@@ -125,13 +125,15 @@ class Aio(Loop):
             server = plait.aio.Server("test")
             server.handle("", lambda request: None)
             server.start()
-            client = await plait.aio.connect("test")
+            client = await plait.aio.connect("test", connect_timeout=1.5)
             await client.call()
             server.close()
 
             async def call():
                 with self.assertRaises(plait.Error):
                     await client.call(timeout=1.5)
+                with self.assertRaises(plait.Error):
+                    await client.methods()
 
             self.assertLess(await self.longest_hold(call()), 0.9)
             client.close()
