@@ -68,6 +68,12 @@ int plait_publisher_open(plait_publisher **ret_publisher, const char *topic, con
 int plait_publisher_publish(plait_publisher *publisher, const void *data, size_t size);
 int plait_publisher_publish_as(plait_publisher *publisher, plait_encoding encoding, const void *data, size_t size);
 
+/* For a loop of one's own, which must not wait: would publish or loan, of up to SIZE bytes? 0: no. -EAGAIN: yes, for a
+ * slow subscriber or for wait_subscribers; nothing tells when that is over, so ask again in some milliseconds. Asking
+ * is waiting in so far as a subscriber that makes no progress for `timeout` meanwhile is left behind. By the thread
+ * that publishes. Errors: -EMSGSIZE, -ECHILD. */
+int plait_publisher_ready(plait_publisher *publisher, size_t size);
+
 /* A loan (see loan.h) for a message of up to SIZE bytes: above 8 KiB it lies in a segment that subscribers read in
  * place. By the thread that publishes. Errors: -ENOBUFS (PLAIT_SEGMENTS_MAX: the text says who holds how many), -ENOMEM
  * (the text names the size), -EMFILE, -EMSGSIZE, -EINTR (`interrupted`). */
@@ -103,6 +109,10 @@ typedef struct plait_subscriber_options {
     int64_t spin_us;         /* see PLAIT_SPIN_ in service.h */
     const char *peer;        /* user name or uid whose topics are accepted, too */
     uint64_t max_message;    /* bytes; default 1 GiB locally, 16 MiB over the network */
+    /* As a client's: asked every 50 ms while open or next waits, and before next connects to a URL anew; nonzero ends
+     * it with -EINTR, and no message is lost by that. NULL: never. */
+    int (*interrupted)(void *context);
+    void *interrupted_context;
 } plait_subscriber_options;
 #define PLAIT_SUBSCRIBER_OPTIONS_INIT                                                                                  \
     {                                                                                                                  \
@@ -112,13 +122,13 @@ typedef struct plait_subscriber_options {
 /* TOPIC: a name ("camera"), all topics that begin so ("sensors.*", also later ones), or a URL: tcp://HOST:PORT/TOPIC,
  * unix:///PATH. Publishers that are there are subscribed to when it returns. Errors: -EINVAL (name, options),
  * -ENOENT (only a service has this name), -EOPNOTSUPP (RELIABLE_YES, and all publishers that are there aren't),
- * -ECONNREFUSED, -ETIMEDOUT, -EPROTO (URLs), -EACCES, -EMFILE, -ENOMEM. */
+ * -ECONNREFUSED, -ETIMEDOUT, -EPROTO (URLs), -EINTR (`interrupted`), -EACCES, -EMFILE, -ENOMEM. */
 int plait_subscriber_open(plait_subscriber **ret_subscriber, const char *topic,
                           const plait_subscriber_options *options);
 
 /* The next message, waiting at most TIMEOUT ms (0: for ever; PLAIT_NOW: don't wait). *ret_message is lent until the
  * next call or close. By one thread at a time. Errors: -ETIMEDOUT, -EAGAIN (PLAIT_NOW and nothing is there), -EINTR
- * (a signal's handler ran), -ECHILD. What goes wrong with one publisher is no error: the log names it, and the
+ * (`interrupted`), -ECHILD. What goes wrong with one publisher is no error: the log names it, and the
  * message that follows tells what was lost. */
 int plait_subscriber_next(plait_subscriber *subscriber, int64_t timeout, plait_message **ret_message);
 

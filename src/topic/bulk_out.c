@@ -16,6 +16,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
+enum { STEP = 1 << 16 };
+
 enum { FREE, LENT, ORPHAN }; /* ORPHAN: a loan outlives its publisher and frees it */
 
 struct pl_bulk_segment {
@@ -92,6 +94,11 @@ int pl_bulk_announce_all(struct pl_outlet *outlet)
 
 /* ---- taking ---- */
 
+static uint64_t hazard_of(uint32_t id, const struct pl_bulk_segment *segment)
+{
+    return (uint64_t)segment->generation << 32 | (id + 1);
+}
+
 static bool is_held(struct plait_publisher *publisher, uint64_t hazard)
 {
     pl_list_each(item, &publisher->outlets)
@@ -107,7 +114,7 @@ static bool is_held(struct plait_publisher *publisher, uint64_t hazard)
 /* Nobody takes what SEGMENT holds from here on. True: nobody has it, either. Lock held. */
 static bool revoke(struct plait_publisher *publisher, uint32_t id, struct pl_bulk_segment *segment)
 {
-    uint64_t hazard = (uint64_t)segment->generation << 32 | (id + 1);
+    uint64_t hazard = hazard_of(id, segment);
     /* Relaxed: the fence orders it. */
     atomic_store_explicit(&publisher->writer.shared->generation[id], segment->generation + 1, memory_order_relaxed);
     /* FB6: pairs with FB5 in pl_hazard_set: it sees the new generation or we its slot. */
@@ -119,29 +126,50 @@ static bool revoke(struct plait_publisher *publisher, uint32_t id, struct pl_bul
 static int make_memory(struct pl_bulk_segment *segment, size_t size)
 {
     size_t capacity = (size_t)1 << (64 - __builtin_clzll(size - 1));
-    uint8_t *data;
-    int fd;
-    int r = pl_memfd_create_one_writer("plait-segment", capacity, &data, &fd);
+    PL_AUTO_CLOSE int fd = -1;
+    int r = pl_memfd_create("plait-segment", capacity, &fd);
     if (r < 0) return r;
+    uint8_t *data = mmap(NULL, capacity, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (data == MAP_FAILED) return pl_error(-errno, "a segment of %zu bytes: %s", capacity, pl_error_word(errno));
+    r = pl_memfd_seal_one_writer(fd);
+    if (r < 0) {
+        munmap(data, capacity);
+        return r;
+    }
     drop_memory(segment);
     segment->data = data;
     segment->capacity = capacity;
     segment->fd = fd;
     segment->made++;
+    fd = -1;
     return 0;
 }
 
-/* The one that was not used for the longest, of those whose message is neither among the last few nor (reliable) to be
- * read yet by somebody who counts. */
+static int populate(struct pl_bulk_segment *segment, size_t size)
+{
+    if (size <= segment->populated) return 0;
+    size_t end = (size + STEP - 1) & ~(size_t)(STEP - 1);
+    if (end > segment->capacity) end = segment->capacity;
+    int r = pl_memory_populate(segment->data + segment->populated, end - segment->populated, 1);
+    if (r == 0) segment->populated = end;
+    return r;
+}
+
+/* Neither lent nor (reliable) to be read yet by somebody who counts. */
+static bool is_over(const struct plait_publisher *publisher, const struct pl_bulk_segment *segment)
+{
+    /* Relaxed: this thread publishes. */
+    uint64_t read = atomic_load_explicit(&publisher->limit, memory_order_relaxed) - publisher->writer.capacity;
+    return !is_lent(segment) && (!publisher->reliable || (int64_t)(segment->end - read) <= 0);
+}
+
+/* The one that was not used for the longest, of those that are over and not among the last few. */
 static struct pl_bulk_segment *oldest(struct plait_publisher *publisher, bool thorough)
 {
     struct pl_bulk_segment *found = NULL;
-    /* Relaxed: this thread publishes. */
-    uint64_t read = atomic_load_explicit(&publisher->limit, memory_order_relaxed) - publisher->writer.capacity;
     for (uint32_t i = 0; i < publisher->segment_count; i++) {
         struct pl_bulk_segment *segment = publisher->segments[i];
-        if (is_lent(segment) || segment->tried) continue;
-        if (publisher->reliable && (int64_t)(segment->end - read) > 0) continue;
+        if (segment->tried || !is_over(publisher, segment)) continue;
         if (!thorough && segment->used + publisher->kept > publisher->bulk_count) continue;
         if (found == NULL || segment->used < found->used) found = segment;
     }
@@ -195,7 +223,7 @@ static int fit(struct plait_publisher *publisher, struct pl_bulk_segment *segmen
         free(segment);
         publisher->segments[--publisher->segment_count] = NULL;
     }
-    if (r == 0) r = pl_memory_populate_up_to(segment->data, segment->capacity, &segment->populated, size, 1);
+    if (r == 0) r = populate(segment, size);
     if (r < 0)
         return pl_error_in(r == -EMFILE ? r : -ENOMEM, "topic '%s': a message of %zu bytes", publisher->topic, size);
     if (!fresh) return 0;
@@ -218,6 +246,19 @@ static bool unread(const struct plait_publisher *publisher, uint64_t *ret_end)
     }
     if (first != NULL) *ret_end = first->end;
     return first != NULL;
+}
+
+/* As pl_bulk_take would look, but nothing is revoked. */
+bool pl_bulk_unread(struct plait_publisher *publisher, uint64_t *ret_end)
+{
+    if (!publisher->reliable || publisher->segment_count < PL_SEGMENTS_MAX) return false;
+    for (uint32_t i = 0; i < publisher->segment_count; i++) {
+        struct pl_bulk_segment *segment = publisher->segments[i];
+        if (!is_over(publisher, segment)) continue;
+        segment->held = is_held(publisher, hazard_of(i, segment));
+        if (!segment->held) return false;
+    }
+    return unread(publisher, ret_end);
 }
 
 int pl_bulk_take(struct plait_publisher *publisher, size_t size, struct pl_bulk_segment **ret_segment)

@@ -106,7 +106,7 @@ static int join(struct pl_outlet *outlet, const struct pl_frame *frame)
     atomic_store_explicit(&outlet->page->cursor, outlet->seen, memory_order_relaxed);
     outlet->page->start = reader->position;
     outlet->page->number = reader->number;
-    outlet->since = 0;
+    outlet->since = pl_clock_ns();
     pl_list_remove(&outlet->link);
     pl_list_append(&publisher->outlets, &outlet->link);
     publisher->greeting_count--;

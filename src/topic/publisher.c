@@ -97,31 +97,37 @@ static void sleep_for(struct plait_publisher *publisher, struct pl_outlet *outle
     if (outlet->orphan) pl_outlet_free(outlet);
 }
 
+/* Whom to wait for until all who count have read up to TARGET; NULL: they have. Who made no progress for `timeout`
+ * since *BEGUN, when the wait began (0: now, which it gets), is left behind. Lock held. */
+static struct pl_outlet *behind(struct plait_publisher *publisher, uint64_t target, uint64_t *begun)
+{
+    for (;;) {
+        uint64_t now = pl_clock_ns();
+        struct pl_outlet *outlet = slowest(publisher, now);
+        if (outlet == NULL || (int64_t)(target - outlet->seen) <= 0) return NULL;
+        if (*begun == 0) *begun = now;
+        if (outlet->since < *begun) outlet->since = *begun;
+        if (now - outlet->since < publisher->timeout_ns) return outlet;
+        leave_behind(publisher, outlet, now);
+    }
+}
+
 int pl_publisher_wait_for(struct plait_publisher *publisher, uint64_t target, uint64_t extra)
 {
     uint64_t tail = publisher->writer.tail, need = target + extra, begun = 0, ask = 0;
+    struct pl_outlet *outlet;
     int r = 0;
     if ((int64_t)(need - tail) > 0) need = tail;
     pthread_mutex_lock(&publisher->lock);
-    for (;;) {
-        uint64_t now = begun == 0 ? 0 : pl_clock_ns();
-        struct pl_outlet *outlet = slowest(publisher, now);
-        if (outlet == NULL || (int64_t)(target - outlet->seen) <= 0) break;
-        if (begun == 0) {
-            begun = now = pl_clock_ns();
-            ask = begun + (uint64_t)PL_INTERRUPT_MS * 1000000;
-        }
-        if (outlet->since < begun) outlet->since = begun;
-        if (now - outlet->since >= publisher->timeout_ns) leave_behind(publisher, outlet, now);
-        else
-            sleep_for(publisher, outlet, need,
-                      pl_interrupt_slice(&publisher->interrupt, outlet->since + publisher->timeout_ns));
+    while (r == 0 && (outlet = behind(publisher, target, &begun)) != NULL) {
+        if (ask == 0) ask = begun + (uint64_t)PL_INTERRUPT_MS * 1000000;
+        sleep_for(publisher, outlet, need,
+                  pl_interrupt_slice(&publisher->interrupt, outlet->since + publisher->timeout_ns));
         if (publisher->interrupt.asked == NULL || pl_clock_ns() < ask) continue;
         pthread_mutex_unlock(&publisher->lock);
         r = pl_interrupt_ask(&publisher->interrupt);
         ask = pl_clock_ns() + (uint64_t)PL_INTERRUPT_MS * 1000000;
         pthread_mutex_lock(&publisher->lock);
-        if (r < 0) break;
     }
     pthread_mutex_unlock(&publisher->lock);
     return r;
@@ -170,12 +176,6 @@ static void wake(struct plait_publisher *publisher, uint32_t sleepers, uint64_t 
     pl_wake_up(&publisher->wake);
 }
 
-static int too_large(const struct plait_publisher *publisher, size_t size)
-{
-    return pl_error(-EMSGSIZE, "topic '%s': a message of %zu bytes; the limit, max_message, is %llu", publisher->topic,
-                    size, (unsigned long long)publisher->max_message);
-}
-
 /* Writes HEAD and the SIZE bytes that stand in the ring, and wakes who sleeps. 0; -EINTR: nothing was written. */
 static int write_message(struct plait_publisher *publisher, struct pl_broadcast_head *head, const void *data)
 {
@@ -212,11 +212,20 @@ static int write_bulk(struct plait_publisher *publisher, plait_encoding encoding
     return r;
 }
 
-static int check(struct plait_publisher *publisher, plait_encoding encoding, size_t size)
+static int check_size(const struct plait_publisher *publisher, size_t size)
 {
     if (__builtin_expect(pl_forked(&publisher->fork), 0))
         return pl_error(-ECHILD, "topic '%s': opened before fork() (open it in this process)", publisher->topic);
-    if (__builtin_expect(size > publisher->max_message, 0)) return too_large(publisher, size);
+    if (__builtin_expect(size > publisher->max_message, 0))
+        return pl_error(-EMSGSIZE, "topic '%s': a message of %zu bytes; the limit, max_message, is %llu",
+                        publisher->topic, size, (unsigned long long)publisher->max_message);
+    return 0;
+}
+
+static int check(struct plait_publisher *publisher, plait_encoding encoding, size_t size)
+{
+    int r = check_size(publisher, size);
+    if (r < 0) return r;
     if (__builtin_expect((unsigned)encoding > PLAIT_ARRAY, 0))
         return pl_error(-EINVAL, "there is no encoding %d", (int)encoding);
     /* Relaxed: see wait_for_subscribers. */
@@ -248,10 +257,9 @@ int plait_publisher_loan(plait_publisher *publisher, size_t size, plait_loan **r
 {
     struct pl_loan loan;
     struct pl_bulk_segment *segment;
-    if (pl_forked(&publisher->fork))
-        return pl_error(-ECHILD, "topic '%s': opened before fork() (open it in this process)", publisher->topic);
-    if (size > publisher->max_message) return too_large(publisher, size);
-    int r = size > PL_BROADCAST_BODY_MAX ? pl_bulk_take(publisher, size, &segment) : pl_loan_plain(&loan, size);
+    int r = check_size(publisher, size);
+    if (r < 0) return r;
+    r = size > PL_BROADCAST_BODY_MAX ? pl_bulk_take(publisher, size, &segment) : pl_loan_plain(&loan, size);
     if (r < 0) return r;
     if (size > PL_BROADCAST_BODY_MAX) pl_bulk_lend(segment, size, &loan);
     r = pl_loan_new(ret_loan, &loan);
@@ -284,6 +292,30 @@ int plait_publisher_publish_loan(plait_publisher *publisher, plait_encoding enco
 int plait_publisher_publish(plait_publisher *publisher, const void *data, size_t size)
 {
     return plait_publisher_publish_as(publisher, PLAIT_BYTES, data, size);
+}
+
+int plait_publisher_ready(plait_publisher *publisher, size_t size)
+{
+    bool large = size > PL_BROADCAST_BODY_MAX;
+    uint64_t end = publisher->writer.tail + pl_broadcast_span(large ? PL_FRAME_SEGMENT_SIZE : (uint32_t)size);
+    int r = check_size(publisher, size);
+    if (r < 0) return r;
+    /* Relaxed: see wait_for_subscribers. */
+    uint32_t count = atomic_load_explicit(&publisher->count, memory_order_relaxed);
+    if (count < publisher->wanted)
+        return pl_error(-EAGAIN, "topic '%s': %u of %u subscribers are there (wait_subscribers)", publisher->topic,
+                        count, publisher->wanted);
+    /* Relaxed: see slowest. */
+    if (!publisher->reliable || (!large && end <= atomic_load_explicit(&publisher->limit, memory_order_relaxed)))
+        return 0;
+    uint64_t target = end - publisher->writer.capacity;
+    pthread_mutex_lock(&publisher->lock);
+    bool slow = behind(publisher, target, &publisher->asked) != NULL;
+    while (!slow && large && pl_bulk_unread(publisher, &target))
+        slow = behind(publisher, target, &publisher->asked) != NULL;
+    if (!slow) publisher->asked = 0;
+    pthread_mutex_unlock(&publisher->lock);
+    return slow ? pl_error(-EAGAIN, "topic '%s': a subscriber is slow", publisher->topic) : 0;
 }
 
 /* ---- opening and closing ---- */

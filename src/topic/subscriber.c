@@ -29,6 +29,7 @@ enum {
     RETRY_MAX_MS = 2000,
     CONNECT_MS = 5000,
     OPEN_MS = 1000, /* how long open waits for publishers that don't answer */
+    SOON_MS = 5,    /* who must not wait long waits so long for them */
     ONE_TRY_NS = 1000000000
 };
 
@@ -84,24 +85,34 @@ static int connect_url(struct plait_subscriber *subscriber, uint64_t deadline_ns
     struct pl_address address;
     struct pl_instance instance = { .kind = PL_KIND_TOPIC };
     int socket;
+    const struct pl_interrupt *before = pl_interrupt;
+    pl_interrupt = &subscriber->interrupt;
     int r = pl_socket_connect(&subscriber->url, deadline_ns, &socket, &address);
+    pl_interrupt = before;
     if (r < 0) return r;
     snprintf(instance.name, sizeof instance.name, "%s", subscriber->url.name);
     return pl_inlet_new(&inlet, subscriber, &instance, socket);
 }
 
-/* Looks for publishers again. What fails is told to the log, and tried again. */
-static void look_again(struct plait_subscriber *subscriber)
+/* Looks for publishers again, if that is due. What fails is told to the log, and tried again. 0; -EINTR. */
+static int look_again(struct plait_subscriber *subscriber)
 {
     int r;
+    if (!subscriber->look_again) return 0;
     subscriber->look_again = false;
     if (subscriber->url.scheme == PL_SCHEME_NAME) r = look_up(subscriber);
-    else if (!pl_list_empty(&subscriber->inlets)) return;
-    else r = connect_url(subscriber, pl_clock_ns() + ONE_TRY_NS);
+    else if (!pl_list_empty(&subscriber->inlets)) return 0;
+    else r = pl_interrupt_ask(&subscriber->interrupt); /* before a resolver is */
+    if (r == 0 && subscriber->url.scheme != PL_SCHEME_NAME) r = connect_url(subscriber, pl_clock_ns() + ONE_TRY_NS);
+    if (r == -EINTR) {
+        subscriber->look_again = true;
+        return r;
+    }
     if (r < 0) {
         pl_log(PLAIT_LOG_INFO, "topic '%s': %s; trying again", subscriber->target, pl_error_text());
         try_again_later(subscriber);
     }
+    return 0;
 }
 
 static void on_names(struct pl_source *source, uint32_t events)
@@ -182,8 +193,7 @@ static int hear(struct plait_subscriber *subscriber, uint64_t deadline_ns)
     int r = pl_loop_wait(&subscriber->loop, deadline_ns);
     if (r < 0) return r;
     pl_loop_run_ready(&subscriber->loop);
-    if (subscriber->look_again) look_again(subscriber);
-    return 0;
+    return look_again(subscriber);
 }
 
 static bool announce(struct plait_subscriber *subscriber)
@@ -234,10 +244,13 @@ static bool spin(struct plait_subscriber *subscriber, uint64_t began, uint64_t b
 static int wait_for(struct plait_subscriber *subscriber, uint64_t deadline_ns)
 {
     uint64_t began = pl_ticks(), budget = pl_spin_begin(&subscriber->spin, began);
+    if (subscriber->interrupt.asked != NULL) {
+        uint64_t most = pl_ticks_of_ns((uint64_t)PL_INTERRUPT_MS * 1000000);
+        if (budget > most) budget = most;
+    }
     if (budget > 0 && spin(subscriber, began, budget)) {
-        if (subscriber->look_again) look_again(subscriber);
         pl_spin_end(&subscriber->spin, pl_ticks(), PL_SPIN_AWAKE);
-        return 0;
+        return look_again(subscriber);
     }
     if (!announce(subscriber)) {
         pl_spin_end(&subscriber->spin, pl_ticks(), PL_SPIN_AWAKE);
@@ -271,23 +284,35 @@ static int timed_out(const struct plait_subscriber *subscriber, int64_t timeout)
                     pl_list_empty(&subscriber->inlets) ? " (nobody publishes it here)" : "");
 }
 
+/* Until there is a message, which it takes. */
+static int wait(struct plait_subscriber *subscriber, int64_t timeout)
+{
+    const struct pl_interrupt *interrupt = &subscriber->interrupt;
+    uint64_t deadline = timeout == 0 ? PL_NEVER : pl_clock_deadline(timeout, 0);
+    uint64_t slice = pl_interrupt_slice(interrupt, deadline);
+    int r = 0;
+    while (r == 0) {
+        r = wait_for(subscriber, slice);
+        if (r < 0) break;
+        if (take(subscriber)) return 0;
+        if (slice == PL_NEVER) continue;
+        uint64_t now = pl_clock_ns();
+        if (now >= deadline) return timed_out(subscriber, timeout);
+        if (now < slice) continue;
+        r = pl_interrupt_ask(interrupt);
+        slice = pl_interrupt_slice(interrupt, deadline);
+    }
+    return r;
+}
+
 int plait_subscriber_next(plait_subscriber *subscriber, int64_t timeout, plait_message **ret_message)
 {
     if (__builtin_expect(pl_forked(&subscriber->fork), 0))
         return pl_error(-ECHILD, "topic '%s': opened before fork() (open it in this process)", subscriber->target);
     if (__builtin_expect(subscriber->message.memory != NULL || subscriber->message.intake != NULL, 0))
         release(subscriber);
-    uint64_t deadline = 0;
     int r = __builtin_expect(++subscriber->unseen >= UNSEEN, 0) ? hear(subscriber, 0) : 0;
-    while (r == 0 && !take(subscriber)) {
-        if (timeout == PLAIT_NOW) {
-            r = poll_once(subscriber);
-            break;
-        }
-        if (deadline == 0) deadline = timeout == 0 ? PL_NEVER : pl_clock_deadline(timeout, 0);
-        else if (deadline != PL_NEVER && pl_clock_ns() >= deadline) return timed_out(subscriber, timeout);
-        r = wait_for(subscriber, deadline);
-    }
+    if (r == 0 && !take(subscriber)) r = timeout == PLAIT_NOW ? poll_once(subscriber) : wait(subscriber, timeout);
     if (r < 0) return r;
     *ret_message = &subscriber->message;
     return 0;
@@ -375,6 +400,7 @@ static int apply(struct plait_subscriber *subscriber, const char *target, const 
         if (asprintf(&subscriber->peer, "%u", (unsigned)uid) < 0) subscriber->target = NULL;
     }
     if (subscriber->target == NULL) return pl_error(-ENOMEM, "no memory for a subscriber");
+    subscriber->interrupt = (struct pl_interrupt){ options->interrupted, options->interrupted_context };
     pl_spin_init(&subscriber->spin, options->spin_us);
     subscriber->retry.due = on_retry;
     return 0;
@@ -397,13 +423,18 @@ static int check_service(const struct plait_subscriber *subscriber)
 /* Waits for the publishers that are there to answer. */
 static int greet_all(struct plait_subscriber *subscriber, uint64_t deadline_ns)
 {
+    const struct pl_interrupt *interrupt = &subscriber->interrupt;
+    uint64_t slice = interrupt->asked == NULL ? deadline_ns : pl_clock_deadline(SOON_MS, SOON_MS);
+    if (slice > deadline_ns) slice = deadline_ns;
     for (;;) {
         bool greeting = false;
         pl_list_each(item, &subscriber->inlets) if (pl_container_of(item, struct pl_inlet, link)->state ==
                                                     PL_INLET_GREETING) greeting = true;
-        if (!greeting || pl_clock_ns() >= deadline_ns) return 0;
-        int r = hear(subscriber, deadline_ns);
-        if (r < 0 && r != -EINTR) return r;
+        uint64_t now = pl_clock_ns();
+        if (!greeting || now >= deadline_ns) return 0;
+        int r = now < slice ? hear(subscriber, slice) : pl_interrupt_ask(interrupt);
+        if (r < 0) return r;
+        if (now >= slice) slice = pl_interrupt_slice(interrupt, deadline_ns);
     }
 }
 

@@ -76,6 +76,7 @@ struct plait_publisher {
     int bell;               /* rings all sleeping subscribers */
     bool reliable;
     uint64_t max_message, timeout_ns;
+    uint64_t asked; /* when plait_publisher_ready said no for the first time (ns); 0: it didn't */
     struct pl_spin spin;
     struct pl_fork_hook fork;
 
@@ -134,6 +135,8 @@ struct plait_message;
 
 /* A segment to be filled with SIZE bytes: the caller's until give_back. -ENOMEM, -ENOBUFS, -EMFILE with text. */
 int pl_bulk_take(struct plait_publisher *publisher, size_t size, struct pl_bulk_segment **ret_segment);
+/* Would pl_bulk_take wait? Then until all who count have read up to *ret_end. `lock` held. */
+bool pl_bulk_unread(struct plait_publisher *publisher, uint64_t *ret_end);
 uint8_t *pl_bulk_data(const struct pl_bulk_segment *segment);
 /* What the ring says of it, to be published next: id, generation, size, and in the upper half of that the number of the
  * announcement that brought the memory. */
@@ -279,6 +282,7 @@ struct plait_subscriber {
 
     struct pl_url url; /* scheme NAME: url.name, which is a prefix if `all` */
     bool all;
+    struct pl_interrupt interrupt;
     char *target, *peer;
     char refusal[256]; /* what the last publisher that ended in the middle said */
     uint32_t history;

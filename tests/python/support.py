@@ -1,6 +1,8 @@
 """What the tests of the package share: a runtime directory of one's own, and other processes that run a few lines."""
 
+import asyncio
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -61,6 +63,19 @@ class Case(unittest.TestCase):
             raise AssertionError(line.decode() + process.stderr.read())
         return process
 
+    def run_python(self, *arguments):
+        """What another interpreter says, which must end well and complain of nothing."""
+        done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=PATIENCE)
+        self.assertEqual((done.returncode, done.stderr), (0, ""), arguments[-1])
+        return done.stdout
+
+    def until(self, condition):
+        """Polls for what nothing tells of: what other processes or the kernel come to."""
+        limit = time.monotonic() + PATIENCE
+        while not condition():
+            self.assertLess(time.monotonic(), limit, "it never happened")
+            time.sleep(0.01)
+
     def interrupted(self, function, *arguments, **options):
         """FUNCTION waits; Ctrl-C comes while it does. The seconds until KeyboardInterrupt was raised."""
         sent = []
@@ -81,8 +96,50 @@ class Case(unittest.TestCase):
         raise AssertionError("it was not interrupted")
 
 
+class Loop(Case):
+    """Runs a test's body on a loop, and watches whether something holds that up."""
+
+    def run_async(self, coroutine):
+        return asyncio.run(asyncio.wait_for(coroutine, PATIENCE))
+
+    async def longest_hold(self, coroutine):
+        """Awaits COROUTINE: the longest time, in seconds, for which the loop did nothing else meanwhile."""
+        loop = asyncio.get_running_loop()
+        worst, last = 0.0, loop.time()
+
+        async def tick():
+            nonlocal worst, last
+            while True:
+                await asyncio.sleep(0.001)
+                worst, last = max(worst, loop.time() - last), loop.time()
+
+        ticker = asyncio.create_task(tick())
+        await asyncio.sleep(0)
+        try:
+            await coroutine
+        finally:
+            ticker.cancel()
+        return max(worst, loop.time() - last)
+
+
+def blocks_of_page(kind):
+    """The blocks of docs/python.md that begin with ```python KIND."""
+    with open(os.path.join(SOURCE, "docs", "python.md")) as page:
+        return [text for found, text in re.findall(r"^```python ?(\w*)\n(.*?)^```$", page.read(), re.M | re.S)
+                if found == kind]
+
+
+def expected_of_blocks(case, kind):
+    """Runs each block as its readers would: (what the comment beside a print promises, what it said) of all."""
+    for text in blocks_of_page(kind):
+        said = case.run_python("-c", text)
+        for expected in re.findall(r"print\(.*\)\s+# (.+)$", text, re.M):
+            yield expected, said
+
+
 def wait_until_main_sleeps():
-    """The main thread has given the GIL away and sleeps in the kernel: three looks in a row."""
+    """The main thread has given the GIL away and sleeps in the kernel: three looks in a row. Only the kernel knows, and
+    it tells nobody, so this polls; its caller must be right if the main thread sleeps for another reason, too."""
     pid, looks = os.getpid(), 0
     limit = time.monotonic() + PATIENCE
     while looks < 3:

@@ -105,13 +105,14 @@ class Calls(Case):
     def test_several_threads_serve_at_once(self):
         barrier = threading.Barrier(2, timeout=PATIENCE)
         self.server({"": lambda request: str(barrier.wait())}, threads=2)
-        clients = [self.connect() for _ in range(2)]
-        threads = [threading.Thread(target=client.call) for client in clients]
+        told = []
+        threads = [threading.Thread(target=lambda client: told.append(client.call().text), args=(self.connect(),))
+                   for _ in range(2)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join(PATIENCE)
-        self.assertFalse(any(thread.is_alive() for thread in threads))
+        self.assertEqual(sorted(told), ["0", "1"])
 
 
 class Threads(Case):

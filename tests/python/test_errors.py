@@ -58,10 +58,15 @@ class Errors(Case):
 
     def test_a_killed_server_is_told(self):
         process = self.script("import plait, time\ns = plait.Server('mortal')\n"
-                              "s.handle('', lambda r: time.sleep(1000))\ns.start()\nprint('ready', flush=True)\n"
-                              "time.sleep(1000)")
+                              "def wait(request): print('entered', flush=True); time.sleep(1000)\n"
+                              "s.handle('', wait)\ns.start()\nprint('ready', flush=True)\ntime.sleep(1000)")
         client = self.connect("mortal")
-        thread = threading.Timer(0.05, process.kill)
+
+        def kill():
+            self.assertEqual(process.stdout.readline(), "entered\n")
+            process.kill()
+
+        thread = threading.Thread(target=kill)
         thread.start()
         with self.assertRaises(ConnectionResetError) as caught:
             client.call()

@@ -31,6 +31,19 @@ class Interrupts(Case):
         with socket.create_server(("127.0.0.1", 0)) as listener:
             self.check(plait.connect, f"tcp://127.0.0.1:{listener.getsockname()[1]}", connect_timeout=None)
 
+    def test_subscribing_where_nobody_takes_the_connection(self):
+        path = os.path.join(self.directory, "full")
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(path)
+            listener.listen(0)
+            with self.assertRaises(BlockingIOError):
+                while True:
+                    other = socket.socket(socket.AF_UNIX)
+                    self.addCleanup(other.close)
+                    other.setblocking(False)
+                    other.connect(path)
+            self.check(plait.subscribe, f"unix://{path}", connect_timeout=None)
+
     def test_a_call_whose_server_is_gone(self):
         server = self.server({"": lambda request: None})
         client = self.connect()

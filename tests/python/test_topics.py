@@ -1,16 +1,12 @@
-"""Publishers and subscribers, and how long what they say stays valid."""
+"""Publishers and subscribers, callbacks, and how long what they say stays valid."""
 
-import asyncio
 import gc
 import os
 import signal
 import sys
 import threading
-import time
 
 from support import Case, PATIENCE, plait, wait_until_main_sleeps
-
-import plait.aio
 
 
 class Topics(Case):
@@ -248,13 +244,14 @@ class Topics(Case):
         self.assertEqual((bytes(message), message.number), (b"heard", 1))
 
     def test_a_signals_handler_that_publishes_where_its_thread_waits_is_refused(self):
-        publisher, told = self.publisher(wait_subscribers=1, timeout=None), []
+        publisher, told, heard = self.publisher(wait_subscribers=1, timeout=None), [], threading.Event()
 
         def on_signal(number, frame):
             try:
                 publisher.publish(b"again")
             except plait.Error as error:
                 told.append(error.code)
+            heard.set()
 
         before = signal.signal(signal.SIGUSR1, on_signal)
         self.addCleanup(signal.signal, signal.SIGUSR1, before)
@@ -262,9 +259,7 @@ class Topics(Case):
         def kick():
             wait_until_main_sleeps()
             os.kill(os.getpid(), signal.SIGUSR1)
-            wait_until_main_sleeps()
-            while not told:
-                time.sleep(0.001)
+            heard.wait(PATIENCE)
             os.kill(os.getpid(), signal.SIGINT)
 
         thread = threading.Thread(target=kick)
@@ -284,81 +279,128 @@ class Topics(Case):
 
         thread = threading.Thread(target=wait)
         thread.start()
-        while not told:  # until it is inside, another thread may not be
+
+        def is_inside():  # where another thread may not be
             try:
                 subscriber.next(timeout=0)
             except plait.TimeoutError:
-                continue
+                return False
             except plait.Error as error:
                 self.assertEqual(error.code, 16)
-                break
+            return True
+
+        self.until(is_inside)
         subscriber.close()
         thread.join(PATIENCE)
         self.assertEqual(told, [125])
 
 
-class Asyncio(Case):
-    def run_async(self, coroutine):
-        asyncio.run(asyncio.wait_for(coroutine, PATIENCE))
+class Callbacks(Case):
+    def listen(self, callback, topic="test", **options):
+        subscriber = plait.subscribe(topic, callback=callback, **options)
+        self.addCleanup(subscriber.close)
+        return subscriber
 
-    def test_async_for_gives_each_message(self):
-        async def main():
-            with plait.Publisher("test", reliable=True) as publisher:
-                async with plait.aio.subscribe("test") as subscriber:
-                    async def publish():
-                        for i in range(500):
-                            publisher.publish([i])
-                            if i % 50 == 0:
-                                await asyncio.sleep(0)
+    def test_a_callback_gets_each_message_in_a_thread_of_its_own(self):
+        seen, over = [], threading.Event()
 
-                    task, seen = asyncio.create_task(publish()), []
-                    async for message in subscriber:
-                        seen.append(message.json()[0])
-                        if len(seen) == 500:
-                            break
-                    await task
-                    self.assertEqual(seen, list(range(500)))
-                    self.assertEqual(subscriber.publishers, 1)
+        def note(message):
+            seen.append((message.json()[0], threading.current_thread() is threading.main_thread()))
+            if len(seen) == 100:
+                over.set()
 
-        self.run_async(main())
+        with plait.Publisher("test", history=1) as publisher:
+            publisher.publish([0])
+            self.listen(note, history=1)
+            for i in range(1, 100):
+                publisher.publish([i])
+            self.assertTrue(over.wait(PATIENCE))
+        self.assertEqual(seen, [(i, False) for i in range(100)])
 
-    def test_waiting_leaves_the_loop_to_others_and_ends_with_a_timeout(self):
-        async def main():
-            subscriber = plait.aio.subscribe("test", timeout=0.05)
-            with self.assertRaises(plait.TimeoutError):
-                await subscriber.next()
-            waiting = asyncio.create_task(subscriber.next(timeout=None))
-            await asyncio.sleep(0)
-            with plait.Publisher("test", history=1) as publisher:
-                publisher.publish("late")
-                self.assertEqual((await waiting).text, "late")
-            waiting = asyncio.create_task(subscriber.next(timeout=None))
-            await asyncio.sleep(0)
-            waiting.cancel()
-            with self.assertRaises(asyncio.CancelledError):
-                await waiting
-            waiting = asyncio.create_task(subscriber.next(timeout=None))
-            await asyncio.sleep(0)
+    def test_after_close_no_callback_runs(self):
+        gate, entered, order = self.gate(), threading.Event(), []
+
+        def slow(message):
+            entered.set()
+            gate.wait(PATIENCE)
+            order.append("called")
+
+        with plait.Publisher("test") as publisher:
+            with self.listen(slow) as subscriber:
+                publisher.publish(b"1")
+                publisher.publish(b"2")
+                self.assertTrue(entered.wait(PATIENCE))
+
+                def close():
+                    subscriber.close()
+                    order.append("closed")
+
+                thread = threading.Thread(target=close)
+                thread.start()
+                self.until(lambda: subscriber.closed)
+                gate.set()
+                thread.join(PATIENCE)
+        self.assertEqual(order, ["called", "closed"])
+        self.assertFalse(subscriber._thread.is_alive())
+
+    def test_what_a_callback_raises_is_told_and_the_next_message_follows(self):
+        told, over = [], threading.Event()
+        before, threading.excepthook = threading.excepthook, lambda told_of: told.append(told_of)
+        self.addCleanup(setattr, threading, "excepthook", before)
+
+        def wrong(message):
+            if message.text == "last":
+                over.set()
+            raise KeyError(message.text)
+
+        with plait.Publisher("test") as publisher:
+            subscriber = self.listen(wrong)
+            publisher.publish("first")
+            publisher.publish("last")
+            self.assertTrue(over.wait(PATIENCE))
             subscriber.close()
-            with self.assertRaises(plait.Error) as caught:
-                await waiting
-            self.assertEqual(caught.exception.code, 125)
-            with self.assertRaises(plait.Error):
-                await subscriber.next()
+        self.assertEqual([(each.exc_type, str(each.exc_value)) for each in told],
+                         [(KeyError, "'first'"), (KeyError, "'last'")])
 
-        self.run_async(main())
+    def test_a_callback_may_close_its_subscriber_and_sys_exit_does(self):
+        for end in (lambda subscriber: subscriber.close(), lambda subscriber: sys.exit()):
+            made, given = threading.Event(), []
 
-    def test_over_tcp(self):
-        async def main():
-            with plait.Publisher("test", listen="tcp://127.0.0.1:0", history=1) as publisher:
-                publisher.publish("before")
-                url = publisher.urls[0]
-                async with plait.aio.subscribe(url if url.endswith("/test") else url + "/test", history=1) as subscriber:
-                    async for message in subscriber:
-                        self.assertEqual(message.text, "before")
-                        break
+            def callback(message):
+                made.wait(PATIENCE)
+                end(given[0])
 
-        self.run_async(main())
+            with plait.Publisher("test") as publisher:
+                given.append(self.listen(callback))
+                made.set()
+                publisher.publish(b"")
+                given[0]._thread.join(PATIENCE)
+            self.assertTrue(given[0].closed)
+
+    def test_another_thread_that_wants_to_wait_there_is_refused(self):
+        subscriber = self.listen(lambda message: None)
+
+        def refused():
+            try:
+                subscriber.next(timeout=0)
+            except plait.Error as error:
+                return error.code
+            self.fail("it was let in")
+
+        self.until(lambda: refused() == 16)  # before the thread is in there it is 110
+
+    def test_the_interpreter_ends_with_callbacks_waiting_and_under_way(self):
+        process = self.script(
+            "import plait, threading, time\nentered = threading.Event()\n"
+            "def stuck(message): entered.set(); time.sleep(1000)\n"
+            "plait.subscribe('test', callback=print), plait.subscribe('other', callback=stuck)\n"
+            "p = plait.Publisher('other', history=1)\np.publish(b'x')\nentered.wait()\nprint('ready', flush=True)")
+        out, err = process.communicate(timeout=PATIENCE)
+        self.assertEqual((process.returncode, out, err), (0, "", ""))
+
+    def test_mistakes_are_told(self):
+        for wrong in ({"callback": 3}, {"callback": print, "timeout": 1.0}):
+            self.assertRaises(TypeError, plait.subscribe, "test", **wrong)
 
 
 def rss():

@@ -42,6 +42,17 @@ def main() -> None:
         print(status, trace, error.code)
 
 
+def note(message: plait.Message) -> None:
+    print(message.text, message.lost)
+
+
+def topics() -> None:
+    with plait.Publisher("t", reliable=True) as publisher, plait.subscribe("t", callback=note):
+        publisher.publish({"a": 1})
+    for message in plait.subscribe("t", history=3, timeout=1.0):
+        note(message)
+
+
 async def aio() -> None:
     server = plait.aio.Server("z")
 
@@ -51,7 +62,12 @@ async def aio() -> None:
 
     async with server, await plait.aio.connect("z") as client:
         replies: tuple[plait.Reply, plait.Reply] = await asyncio.gather(client.call("nap", "1"), client.call("nap", [1]))
-        print(replies)
+        names: list[str] = await client.methods()
+        print(replies, names)
+    async with plait.aio.Publisher("t") as publisher, plait.aio.subscribe("t") as subscriber:
+        await publisher.publish("x")
+        async for message in subscriber:
+            note(message)
 """
 
 WRONG = {
@@ -63,6 +79,8 @@ WRONG = {
     'plait.Server("x").start().x': "func-returns-value",
     'len(plait.aio.connect("x"))': "arg-type",
     'plait.Reply().text + 1': "operator",
+    'plait.subscribe("x", callback=3)': "arg-type",
+    'plait.aio.Publisher("x").publish(3)': "arg-type",
 }
 
 

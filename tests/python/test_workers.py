@@ -2,7 +2,6 @@
 
 import os
 import signal
-import time
 
 from support import Case, PATIENCE, plait
 
@@ -30,12 +29,6 @@ class Workers(Case):
     def serve(self, handlers, before="", **options):
         text = ", ".join(f"{name}={value!r}" for name, value in options.items())
         return self.script(f"import signal\n{HEAD}{before}\n{READY}plait.serve('test', {handlers}, {text})\nprint('over')")
-
-    def until(self, condition):
-        limit = time.monotonic() + PATIENCE
-        while not condition():
-            self.assertLess(time.monotonic(), limit, "it never happened")
-            time.sleep(0.01)
 
     def pids(self, count, besides=()):
         """Of COUNT workers, none of which is one of BESIDES; by new clients, which go to whoever has least to do."""

@@ -1,7 +1,10 @@
+from collections.abc import Callable
+
 from . import aio as aio
 from ._errors import Error, NoSuchName, PeerDied, RemoteError, TimeoutError
-from ._plait import Client, Loan, Message, Peer, Publisher, Reply, Request, Subscriber
+from ._plait import Client, Loan, Message, Peer, Publisher, Reply, Request
 from ._server import Server, serve
+from ._subscriber import Subscriber
 
 __all__ = [
     "Client",
@@ -39,6 +42,7 @@ def subscribe(
     reliable: bool | None = None,
     timeout: float | None = None,
     *,
+    callback: Callable[[Message], object] | None = None,
     connect_timeout: float | None = 5.0,
     peer: str | int | None = None,
     max_message: int = 0,

@@ -33,8 +33,8 @@ def view(body, offset, size, told_dtype, told_shape, dtype, shape):
     return numpy.ndarray((size // dtype.itemsize,), dtype, body, offset).reshape(shape)
 
 
-def lend(lender, shape, dtype):
-    """A writable array in memory that LENDER lends."""
+def measure(shape, dtype):
+    """(shape, dtype, bytes of the message) of an array that is to be lent."""
     numpy = _numpy()
     dtype = _dtype(numpy, dtype)
     try:
@@ -46,7 +46,13 @@ def lend(lender, shape, dtype):
     size = dtype.itemsize
     for length in shape:
         size *= length
-    return numpy.ndarray(shape, dtype, lender._loan(HEAD + size), HEAD)
+    return shape, dtype, HEAD + size
+
+
+def lend(lender, shape, dtype):
+    """A writable array in memory that LENDER lends."""
+    shape, dtype, size = measure(shape, dtype)
+    return _numpy().ndarray(shape, dtype, lender._loan(size), HEAD)
 
 
 HEAD = 128  # PLAIT_ARRAY_HEAD

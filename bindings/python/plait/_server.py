@@ -225,9 +225,6 @@ class Server(_plait.Server):
     def __del__(self):
         _plait.Server.close(self)
 
-    def __repr__(self):
-        return f"<plait.Server of {self.name!r}{', closed' if self.closed else ''}>"
-
 
 def serve(name, handlers, threads=1, processes=0, *, listen=(), **options):
     """Serves NAME until SIGTERM or KeyboardInterrupt.
@@ -244,10 +241,12 @@ def serve(name, handlers, threads=1, processes=0, *, listen=(), **options):
         if isinstance(handlers, type):
             server.state(handlers)
             handlers = {}
-        elif callable(handlers):
-            handlers = {"": handlers}
-        for method, handler in handlers.items():
-            server.handle(method, handler)
-        for url in [listen] if isinstance(listen, str) else listen:
-            server.listen(url)
+        set_up(server, handlers, listen)
         server.run()
+
+
+def set_up(server, handlers, listen):
+    for method, handler in {"": handlers}.items() if callable(handlers) else handlers.items():
+        server.handle(method, handler)
+    for url in [listen] if isinstance(listen, str) else listen:
+        server.listen(url)

@@ -1,9 +1,10 @@
-"""plait for asyncio: Client, Server and Subscriber on the running loop, without threads.
+"""plait for asyncio: Client, Server, Publisher and Subscriber on the running loop.
 
     async with await plait.aio.connect("greeter") as client:
         print((await client.call("greet", "Ada")).text)
 
-A client belongs to the loop that it was connected in, a server to the loop that it was started in.
+A client belongs to the loop that it was connected in, a server to the loop that it was started in. What is sent and
+received takes no thread; connecting over the network, or to who doesn't answer at once, does, and it ends with it.
 """
 
 import asyncio
@@ -12,20 +13,29 @@ import contextlib
 import contextvars
 import errno
 import inspect
+import signal
 import time
 import warnings
 from _thread import get_ident
 
 import plait
 from . import _failure, _plait
+from ._aio_thread import in_thread
+from ._aio_topics import Publisher, Subscriber
+from ._server import set_up
 
-__all__ = ["Client", "Server", "Subscriber", "connect", "subscribe"]
+__all__ = ["Client", "Publisher", "Server", "Subscriber", "connect", "serve", "subscribe"]
 
 _AGAIN, _SLOWEST = 0.005, 0.04  # seconds before what would have had to wait is tried again: first, at last
 _QUIET = 8  # times _SLOWEST without any reply, after which a thread connects anew: not a time, since loops are held up
 _SOON = 0.004  # seconds that an attempt takes only if somebody was there and didn't answer
 _trace = contextvars.ContextVar("plait_trace", default=0)  # of the handler that this task is in
+_FAR = ("tcp:", "udp:")  # a resolver may be asked
 _OMITTED = object()
+
+for _thing in (Publisher, Subscriber):
+    _thing.__module__ = "plait.aio"
+del _thing
 
 
 class Client:
@@ -69,32 +79,32 @@ class Client:
         else:
             number = self._start(future, method, data)
         if number is None:
-            number = await self._start_later(future, method, dict(options, data=data) if not options else options)
+            number = await self._later(self._start, (future, method), options or {"data": data})
         try:
             return await future
         except asyncio.CancelledError:
             self._core._cancel(number)
             raise
 
-    async def _start_later(self, future, method, options):
-        """The server takes no more now, or is gone: in turn, as soon as something moves, until the call's time is over."""
+    async def _later(self, start, what, options):
+        """The server takes no more now, or is gone: in turn, as soon as something moves, until the time is over."""
         timeout = options.get("timeout", self._timeout)
         end = None if timeout is None else time.monotonic() + timeout
         try:
             async with asyncio.timeout(timeout), self._turn:
-                return await self._start_in_turn(future, method, options, end)
+                return await self._in_turn(start, what, options, end)
         except builtins.TimeoutError:
-            raise plait.TimeoutError(f"{self._core.target}: the call never left: no connection or no room in time "
+            raise plait.TimeoutError(f"{self._core.target}: it never left: no connection or no room in time "
                                      f"(is the server running? is it stopped?)", errno.ETIMEDOUT) from None
 
-    async def _start_in_turn(self, future, method, options, end):
+    async def _in_turn(self, start, what, options, end):
         quiet = 0
         while True:
             if end is not None:
                 options["timeout"] = max(0.001, end - time.monotonic())
-            number = self._start(future, method, **options)
-            if number is not None:
-                return number
+            started = start(*what, **options)
+            if started is not None:
+                return started
             self._moved.clear()
             try:
                 async with asyncio.timeout(_SLOWEST):
@@ -105,7 +115,7 @@ class Client:
                 if quiet == _QUIET:
                     # A server that takes its time to answer a hello, or one of this very loop.
                     with contextlib.suppress(plait.Error):
-                        await _in_thread(self._loop, self._core.methods)
+                        await in_thread(self._loop, self._core.methods)
                     quiet = 0
 
     async def send(self, method="", data=b"", **options):
@@ -113,23 +123,18 @@ class Client:
         self._check()
         if "json" not in options:
             options["data"] = data
+        elif data != b"":
+            raise TypeError("data or json, not both")
         if "trace" not in options and (trace := _trace.get()):
             options["trace"] = trace
-        end = time.monotonic() + (1e9 if self._timeout is None else self._timeout)
-        if "timeout" in options:
-            timeout = options.pop("timeout")
-            end = time.monotonic() + (1e9 if timeout is None else timeout)
-        while True:
-            try:
-                return self._core.send(method, timeout=0, **options)
-            except plait.TimeoutError:
-                if time.monotonic() >= end:
-                    raise
-            await asyncio.sleep(_AGAIN)
+        if self._core._send(method, **options) is None:
+            await self._later(self._core._send, (method,), options)
 
-    def methods(self):
-        """list[str]: the names of the server's methods."""
-        return self._core.methods()
+    async def methods(self):
+        """list[str]: the names of the server's methods; errors are those of plait.Client.methods()."""
+        self._check()
+        names = self._core._methods()
+        return await in_thread(self._loop, self._core.methods) if names is None else names
 
     @property
     def transport(self):
@@ -198,7 +203,7 @@ async def connect(target, *, connect_timeout=5.0, timeout=30.0, **options):
     loop = asyncio.get_running_loop()
     end = None if connect_timeout is None else time.monotonic() + connect_timeout
     pause = _AGAIN
-    while isinstance(target, str) and not target.startswith("tcp:") and connect_timeout != 0:
+    while isinstance(target, str) and not target.startswith(_FAR) and connect_timeout != 0:
         begun = time.monotonic()
         left = None if end is None else end - begun
         if left is not None and left <= 0:
@@ -218,43 +223,7 @@ async def connect(target, *, connect_timeout=5.0, timeout=30.0, **options):
         left = None if end is None else max(0.0, end - time.monotonic())
         return _plait.Client(target, connect_timeout=left, timeout=timeout, **options)
 
-    return Client(await _in_thread(loop, make, lambda core: core.close()), timeout)
-
-
-async def _in_thread(loop, function, unwanted=lambda result: None):
-    """What FUNCTION returns in a thread of its own; UNWANTED gets it if nobody waits any more."""
-    import threading
-
-    future = loop.create_future()
-
-    def finish(result, error):
-        if future.done():
-            if error is None:
-                unwanted(result)
-        elif error is not None:
-            future.set_exception(error)
-        else:
-            future.set_result(result)
-
-    def work():
-        result = error = None
-        try:
-            result = function()
-        except BaseException as caught:
-            error = caught
-        try:
-            loop.call_soon_threadsafe(finish, result, error)
-        except RuntimeError:  # the loop is closed
-            if error is None:
-                unwanted(result)
-
-    thread = threading.Thread(target=work, name="plait.aio", daemon=True)
-    thread.start()
-    try:
-        return await future
-    finally:
-        if future.done() and not future.cancelled():
-            thread.join()  # it has nothing more to do
+    return Client(await in_thread(loop, make, lambda core: core.close()), timeout)
 
 
 class Server(_plait.Server):
@@ -379,131 +348,35 @@ async def _answer(tasks, value, method, request):
         tasks.pop(request, None)
 
 
-class Subscriber:
-    """A subscription made by plait.aio.subscribe(): `async for message in subscriber`, or await next().
+async def serve(name, handlers, *, listen=(), **options):
+    """Serves NAME until SIGTERM or until its task is cancelled, as asyncio.run() does on Ctrl-C.
 
-    One task at a time waits in it, in the loop that it first waited in. `async with` closes it; `with` does, too.
+    handlers (dict[str, callable] | callable): by method, or one for every call that names none; `async def` or not.
+    listen (str, or several): URLs to listen on, too. Other options are those of Server.
+
+    SIGTERM is taken where it is at its default and this is the main thread. Raises what Server, listen and handle raise.
     """
-
-    def __init__(self, topic, timeout, options):
-        self._core = self._loop = self._fd = self._waiter = None
-        self._topic = topic
-        self._timeout = timeout
-        self._options = options
-        self._closed = False
-        if not isinstance(topic, str) or not topic.startswith("tcp:"):
-            self._core = _plait.Subscriber(topic, **options)
-
-    async def _open(self):
-        loop = asyncio.get_running_loop()
-        if self._core is None:  # the network: a thread connects, and ends with it
-            core = await _in_thread(loop, lambda: _plait.Subscriber(self._topic, **self._options),
-                                    lambda core: core.close())
-            if self._closed:
-                core.close()
-                raise plait.Error("this subscriber was closed while it connected", errno.ECANCELED)
-            self._core = core
-        self._fd = self._core._fd()
-        self._loop = loop
-
-    def _readable(self):
-        if self._waiter and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    async def _wait(self):
-        if self._waiter is not None:
-            raise plait.Error("another task waits in this subscriber: give each a subscriber of its own", errno.EBUSY)
-        if not self._closed and self._loop is None:
-            await self._open()
-        while (message := self._take()) is None:
-            self._waiter = self._loop.create_future()
-            self._loop.add_reader(self._fd, self._readable)
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
-                if not self._closed:
-                    self._loop.remove_reader(self._fd)
-        return message
-
-    def _take(self):
-        if self._closed:
-            raise plait.Error("this subscriber is closed: open another", errno.EBADF)
-        if asyncio.get_running_loop() is not self._loop:
-            raise RuntimeError("this subscriber belongs to another event loop: open one in this loop")
-        return self._core._try()
-
-    async def next(self, timeout=_OMITTED):
-        """Awaits the next Message; arguments and errors are those of plait.Subscriber.next()."""
-        if timeout is _OMITTED:
-            timeout = self._timeout
-        if timeout is None:
-            return await self._wait()
-        if timeout == 0 and self._loop is not None and (message := self._take()) is not None:
-            return message
+    if isinstance(handlers, type):
+        raise TypeError("a class is for plait.serve(), which makes one for each worker: give the functions of one")
+    loop, ours = asyncio.get_running_loop(), False
+    with Server(name, **options) as server:
+        set_up(server, handlers, listen)
+        if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+            with contextlib.suppress(ValueError, RuntimeError, NotImplementedError):  # not the main thread
+                loop.add_signal_handler(signal.SIGTERM, server.stop)
+                ours = True
         try:
-            async with asyncio.timeout(timeout):
-                return await self._wait()
-        except builtins.TimeoutError as error:
-            if isinstance(error, plait.Error):
-                raise
-            raise plait.TimeoutError(f"topic '{self._topic}': no message within {timeout} s", errno.ETIMEDOUT) from None
-
-    def __aiter__(self):
-        return self
-
-    async def __anext__(self):
-        return await self.next()
-
-    @property
-    def topic(self):
-        """str: what it was subscribed to."""
-        return self._topic
-
-    @property
-    def publishers(self):
-        """int: how many it is subscribed to now."""
-        return self._core.publishers if self._core else 0
-
-    @property
-    def closed(self):
-        """bool: close() was called."""
-        return self._closed
-
-    def close(self):
-        """Ends; a task that waits here gets an Error (code ECANCELED). A second time does nothing."""
-        if self._closed:
-            return
-        self._closed = True
-        if self._loop is not None and not self._loop.is_closed():
-            self._loop.remove_reader(self._fd)
-            if self._waiter and not self._waiter.done():
-                self._waiter.set_exception(plait.Error("this subscriber was closed while it waited", errno.ECANCELED))
-        if self._core is not None:
-            self._core.close()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.close()
-
-    async def __aenter__(self):
-        if self._loop is None:
-            await self._open()
-        return self
-
-    async def __aexit__(self, *_):
-        self.close()
-
-    def __repr__(self):
-        return f"<plait.aio.Subscriber of {self._topic!r}{', closed' if self._closed else ''}>"
+            await server.run()
+        finally:
+            if ours:
+                loop.remove_signal_handler(signal.SIGTERM)
 
 
 def subscribe(topic, history=0, reliable=None, timeout=None, **options):
     """Subscribes to TOPIC and returns a Subscriber; arguments and errors are those of plait.subscribe().
 
-    A tcp:// URL is connected to when it is first awaited, or by `async with`.
+    A tcp:// URL, and a publisher that doesn't answer at once, is connected to when it is first awaited, or by
+    `async with`. There is no callback: `async for`.
     """
     if timeout is not None and not timeout >= 0:
         raise ValueError(f"timeout is {timeout} seconds: at least 0 (at once), or None (for ever)")

@@ -1,11 +1,11 @@
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from . import _plait
 from ._plait import Message, Reply, Request, _Answer, _Body
 
-__all__ = ["Client", "Server", "Subscriber", "connect", "subscribe"]
+__all__ = ["Client", "Publisher", "Server", "Subscriber", "connect", "serve", "subscribe"]
 
 _Handler = Callable[[Request], _Answer | Awaitable[_Answer]]
 _H = TypeVar("_H", bound=Callable[[Request], _Answer | Awaitable[_Answer]])
@@ -33,7 +33,7 @@ class Client:
         ordered: bool = False,
         trace: int = 0,
     ) -> None: ...
-    def methods(self) -> list[str]: ...
+    async def methods(self) -> list[str]: ...
     @property
     def transport(self) -> str: ...
     @property
@@ -100,6 +100,39 @@ class Server(_plait.Server):
     ) -> None: ...
     def __del__(self) -> None: ...
 
+class Publisher:
+    def __init__(
+        self,
+        topic: str,
+        reliable: bool = False,
+        history: int = 0,
+        *,
+        listen: str | None = None,
+        allow: str | None = None,
+        timeout: float | None = 1.0,
+        wait_subscribers: int = 0,
+        max_message: int = 0,
+    ) -> None: ...
+    async def publish(self, data: _Body = ..., *, json: Any = ...) -> None: ...
+    async def loan(self, shape: Any, dtype: Any = None) -> Any: ...
+    @property
+    def topic(self) -> str: ...
+    @property
+    def urls(self) -> list[str]: ...
+    @property
+    def subscribers(self) -> int: ...
+    @property
+    def closed(self) -> bool: ...
+    def close(self) -> None: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None: ...
+    async def __aenter__(self) -> Self: ...
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None: ...
+
 class Subscriber:
     def __init__(self, topic: str, timeout: float | None, options: dict[str, Any]) -> None: ...
     async def next(self, timeout: float | None = ...) -> Message: ...
@@ -121,6 +154,18 @@ class Subscriber:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None: ...
 
+async def serve(
+    name: str,
+    handlers: _Handler | Mapping[str, _Handler],
+    *,
+    listen: str | Iterable[str] = (),
+    exclusive: bool = False,
+    allow: str | None = None,
+    max_message: int = 0,
+    inbound_bytes: int = 0,
+    outstanding: int = 0,
+    spin_us: int = 0,
+) -> None: ...
 def subscribe(
     topic: str,
     history: int = 0,

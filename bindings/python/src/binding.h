@@ -3,10 +3,12 @@
  * module.c   the module, exceptions, the log
  * convert.c  Python's values to plait's and back: bodies, time spans, errors
  * wait.c     giving the GIL away round what may wait, and being interrupted there
+ * life.c     what all that can be closed has in common
+ * content.c  the bodies of Reply and Message
  * reply.c    Reply
  * client.c   Client
  * request.c  Request and Peer
- * server.c   Server
+ * server.c, closing.c, workers.c   Server
  * array.c    arrays of numpy's as messages, and back
  * loan.c     Loan
  * publisher.c, subscriber.c, message.c   topics
@@ -62,7 +64,6 @@ void *raise_text(int code, const char *text);
 PyObject *text_of(const char *text); /* never fails on what is not UTF-8 */
 
 /* ---- wait.c ---- */
-struct plait_python_client;
 struct waiting {
     PyThreadState *state;
     struct waiting *outer;
@@ -82,6 +83,37 @@ int waiting_interrupted(void *closing); /* CLOSING: a bool that ends the wait */
 /* Round a handler: takes the GIL in whatever thread this is. */
 struct waiting *handler_enter(void);
 void handler_leave(struct waiting *waiting);
+
+/* ---- life.c ---- */
+struct life;
+struct kind {
+    const char *what, *again;       /* "client", "connect" another */
+    void (*end)(struct life *self); /* closes the handle, which it makes NULL; may give the GIL away */
+};
+struct life { /* the beginning of such an object */
+    PyObject_HEAD const struct kind *kind;
+    void *handle;   /* NULL: closed */
+    PyObject *name; /* what it was opened for */
+    unsigned users; /* threads inside; under the GIL */
+    bool closing;
+};
+struct life *life_new(PyTypeObject *type, const struct kind *kind, PyObject *name); /* its handle is NULL yet */
+void life_end(struct life *self);                                                   /* nobody is inside */
+void life_free(struct life *self); /* the end of its deallocator, after life_end */
+bool life_is_over(const struct life *self);
+int life_enter(struct life *self); /* -1: it is closed, with an exception */
+void life_leave(struct life *self);
+PyObject *life_result(struct life *self, int r); /* leaves: an int, or the exception for R */
+/* The exception for R, unless a signal's handler raised its own. NULL. */
+void *life_failed(const struct life *self, const struct waiting *waiting, int r);
+PyObject *life_close(PyObject *self, PyObject *unused); /* close(), __exit__() */
+PyObject *life_exit(PyObject *self, PyObject *args);
+PyObject *life_name(PyObject *self, void *unused); /* getters, repr() */
+PyObject *life_closed(PyObject *self, void *unused);
+PyObject *life_repr(PyObject *self);
+PyObject *self_of(PyObject *self, PyObject *unused); /* __enter__(), iter() */
+/* list[str] of AT(OF, 0), AT(OF, 1) ... until NULL */
+PyObject *texts_of(const char *(*at)(const void *of, size_t index), const void *of);
 
 /* ---- array.c ---- */
 bool array_is(PyObject *value); /* numpy's, or like them */
@@ -113,8 +145,31 @@ extern PyType_Spec loan_spec;
 PyObject *message_new(plait_message *lent);
 extern PyType_Spec publisher_spec, subscriber_spec, message_spec;
 
+/* ---- content.c ---- */
+struct content { /* the beginning of what holds a body: Reply, Message */
+    PyObject_HEAD plait_bytes body;
+    plait_encoding encoding;
+};
+static inline void content_set(struct content *content, plait_bytes body, plait_encoding encoding)
+{
+    content->body = body;
+    if (body.data == NULL) content->body.data = "";
+    content->encoding = encoding;
+}
+int content_buffer(PyObject *self, Py_buffer *view, int flags);
+PyObject *content_bytes(PyObject *self, PyObject *unused); /* methods */
+PyObject *content_json(PyObject *self, PyObject *unused);
+PyObject *content_array(PyObject *self, PyObject *args, PyObject *named);
+PyObject *content_text(PyObject *self, void *unused); /* getters, len() */
+PyObject *content_encoding(PyObject *self, void *unused);
+Py_ssize_t content_length(PyObject *self);
+PyObject *content_repr(PyObject *self, const char *what);
+PyObject *encoding_text(plait_encoding encoding);
+#define JSON_DOC "json() -> object\n\nThe body as JSON. Raises ValueError if it isn't."
+#define TEXT_DOC "str: the body as UTF-8. Raises UnicodeDecodeError if it isn't."
+#define ENCODING_DOC "str: what its sender says it is: 'bytes', 'text', 'json' or 'array'."
+
 /* ---- reply.c ---- */
-const char *encoding_name(plait_encoding encoding);
 PyObject *reply_new(plait_reply *reply); /* takes it; NULL: freed */
 extern PyType_Spec reply_spec;
 

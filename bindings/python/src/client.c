@@ -1,7 +1,4 @@
-/* Client: calls that give the GIL away, and the descriptor for asyncio.
- *
- * A client that is closed while a thread waits in it goes with the last of them: `closing` ends their waits.
- */
+/* Client: calls that give the GIL away, and the descriptor for asyncio. */
 #include "binding.h"
 
 #include <errno.h>
@@ -9,41 +6,20 @@
 #include <string.h>
 
 struct client {
-    PyObject_HEAD plait_client *handle; /* NULL: closed */
-    PyObject *target;
-    unsigned users; /* threads inside; under the GIL */
-    bool closing;
+    struct life life;
     struct mappings mappings;
 };
 
-/* ---- in and out ---- */
-
-static int enter(struct client *self)
+static void end(struct life *life)
 {
-    if (self->handle == NULL || self->closing) {
-        (void)raise_text(EBADF, "this client is closed: connect another");
-        return -1;
-    }
-    self->users++;
-    return 0;
-}
-
-static void leave(struct client *self)
-{
-    if (--self->users > 0 || !self->closing) return;
-    plait_client *handle = self->handle;
-    self->handle = NULL;
+    struct client *self = (struct client *)life;
+    plait_client *handle = life->handle;
+    life->handle = NULL;
     mappings_clear(&self->mappings);
     plait_client_close(handle);
 }
 
-/* The exception for R, unless a signal's handler raised its own. */
-static void *failed(struct client *self, const struct waiting *waiting, int r)
-{
-    if (waiting->raised) return NULL;
-    if (r == -EINTR && self->closing) return raise_text(ECANCELED, "this client was closed while a call waited");
-    return raise_code(r);
-}
+static const struct kind kind = { .what = "client", .again = "connect", .end = end };
 
 /* ---- arguments of call and send ---- */
 
@@ -155,13 +131,13 @@ static PyObject *client_call(struct client *self, PyObject *const *args, Py_ssiz
     plait_reply *reply;
     PyObject *result = NULL;
     if (take(&arguments, args, count, names_of) < 0) return NULL;
-    if (enter(self) == 0) {
+    if (life_enter(&self->life) == 0) {
         plait_loan *lent = body_lend(&arguments.body);
         const plait_call_options *options = arguments.plain ? NULL : &arguments.options;
         waiting_begin(&waiting);
-        int r = lent ? plait_client_call_loan(self->handle, arguments.method, lent, (size_t)arguments.body.size,
+        int r = lent ? plait_client_call_loan(self->life.handle, arguments.method, lent, (size_t)arguments.body.size,
                                               options, &reply)
-                     : plait_client_call(self->handle, arguments.method, arguments.body.data,
+                     : plait_client_call(self->life.handle, arguments.method, arguments.body.data,
                                          (size_t)arguments.body.size, options, &reply);
         waiting_end(&waiting);
         if (r == 0 && !waiting.raised) {
@@ -172,10 +148,10 @@ static PyObject *client_call(struct client *self, PyObject *const *args, Py_ssiz
             Py_XDECREF(error);
             plait_reply_free(reply);
         } else {
-            (void)failed(self, &waiting, r);
+            (void)life_failed(&self->life, &waiting, r);
             plait_reply_free(reply);
         }
-        leave(self);
+        life_leave(&self->life);
     }
     body_drop(&arguments.body);
     return result;
@@ -187,17 +163,18 @@ static PyObject *client_send(struct client *self, PyObject *const *args, Py_ssiz
     struct waiting waiting;
     int r = -1;
     if (take(&arguments, args, count, names_of) < 0) return NULL;
-    if (enter(self) == 0) {
+    if (life_enter(&self->life) == 0) {
         plait_loan *lent = body_lend(&arguments.body);
         const plait_call_options *options = arguments.plain ? NULL : &arguments.options;
         waiting_begin(&waiting);
-        r = lent ? plait_client_send_loan(self->handle, arguments.method, lent, (size_t)arguments.body.size, options)
-                 : plait_client_send(self->handle, arguments.method, arguments.body.data, (size_t)arguments.body.size,
-                                     options);
+        r = lent ? plait_client_send_loan(self->life.handle, arguments.method, lent, (size_t)arguments.body.size,
+                                          options)
+                 : plait_client_send(self->life.handle, arguments.method, arguments.body.data,
+                                     (size_t)arguments.body.size, options);
         waiting_end(&waiting);
         if (waiting.raised && r == 0) r = -EINTR;
-        if (r < 0) (void)failed(self, &waiting, r);
-        leave(self);
+        if (r < 0) (void)life_failed(&self->life, &waiting, r);
+        life_leave(&self->life);
     }
     body_drop(&arguments.body);
     return r < 0 ? NULL : Py_NewRef(Py_None);
@@ -218,40 +195,43 @@ static PyObject *client_loan(struct client *self, PyObject *args, PyObject *name
         PyErr_Format(PyExc_ValueError, "a loan of %zd bytes: at least 0", size);
         return NULL;
     }
-    if (enter(self) < 0) return NULL;
+    if (life_enter(&self->life) < 0) return NULL;
     waiting_begin(&waiting);
-    int r = plait_client_loan(self->handle, (size_t)size, &options, &lent);
+    int r = plait_client_loan(self->life.handle, (size_t)size, &options, &lent);
     waiting_end(&waiting);
     if (r == 0 && !waiting.raised) {
         result = loan_new(lent, &self->mappings);
     } else {
         if (r == 0) plait_loan_abort(lent);
-        (void)failed(self, &waiting, r);
+        (void)life_failed(&self->life, &waiting, r);
     }
-    leave(self);
+    life_leave(&self->life);
     return result;
+}
+
+struct found {
+    char **names;
+    size_t count;
+};
+
+static const char *found_at(const void *of, size_t index)
+{
+    const struct found *found = of;
+    return index < found->count ? found->names[index] : NULL;
 }
 
 static PyObject *client_methods(struct client *self, PyObject *unused)
 {
     struct waiting waiting;
-    char **found = NULL;
-    size_t count = 0;
-    PyObject *list = NULL;
+    struct found found = { .names = NULL };
     (void)unused;
-    if (enter(self) < 0) return NULL;
+    if (life_enter(&self->life) < 0) return NULL;
     waiting_begin(&waiting);
-    int r = plait_client_methods(self->handle, &found, &count);
+    int r = plait_client_methods(self->life.handle, &found.names, &found.count);
     waiting_end(&waiting);
-    if (r < 0 || waiting.raised) (void)failed(self, &waiting, r);
-    else list = PyList_New(0);
-    for (size_t i = 0; list != NULL && i < count; i++) {
-        PyObject *name = text_of(found[i]);
-        if (name == NULL || PyList_Append(list, name) < 0) Py_CLEAR(list);
-        Py_XDECREF(name);
-    }
-    free(found);
-    leave(self);
+    PyObject *list = r < 0 || waiting.raised ? life_failed(&self->life, &waiting, r) : texts_of(found_at, &found);
+    free(found.names);
+    life_leave(&self->life);
     return list;
 }
 
@@ -290,20 +270,55 @@ static PyObject *client_start(struct client *self, PyObject *const *args, Py_ssi
         return NULL;
     }
     if (take(&arguments, args + 1, count - 1, names_of) < 0) return NULL;
-    if (enter(self) == 0) {
+    if (life_enter(&self->life) == 0) {
         waiting_keep(&waiting, false);
         Py_INCREF(args[0]);
-        int r =
-            plait_client_call_async(self->handle, arguments.method, arguments.body.data, (size_t)arguments.body.size,
-                                    arguments.plain ? NULL : &arguments.options, on_end, args[0], &call);
+        int r = plait_client_call_async(self->life.handle, arguments.method, arguments.body.data,
+                                        (size_t)arguments.body.size, arguments.plain ? NULL : &arguments.options,
+                                        on_end, args[0], &call);
         waiting_kept(&waiting);
         if (r == 0) result = PyLong_FromUnsignedLongLong(call);
         else if (r == -EINTR) result = Py_NewRef(Py_None);
         else (void)raise_code(r);
         if (r < 0) Py_DECREF(args[0]);
-        leave(self);
+        life_leave(&self->life);
     }
     body_drop(&arguments.body);
+    return result;
+}
+
+/* As _start. _send(method, data, ...) -> True; None. */
+static PyObject *client_send_at_once(struct client *self, PyObject *const *args, Py_ssize_t count, PyObject *names_of)
+{
+    struct arguments arguments;
+    struct waiting waiting;
+    PyObject *result = NULL;
+    if (take(&arguments, args, count, names_of) < 0) return NULL;
+    if (life_enter(&self->life) == 0) {
+        waiting_keep(&waiting, false);
+        int r = plait_client_send(self->life.handle, arguments.method, arguments.body.data, (size_t)arguments.body.size,
+                                  arguments.plain ? NULL : &arguments.options);
+        waiting_kept(&waiting);
+        result = r == 0 ? Py_NewRef(Py_True) : r == -EINTR ? Py_NewRef(Py_None) : raise_code(r);
+        life_leave(&self->life);
+    }
+    body_drop(&arguments.body);
+    return result;
+}
+
+/* _methods() -> list; None: it would have to wait. */
+static PyObject *client_methods_at_once(struct client *self, PyObject *unused)
+{
+    struct waiting waiting;
+    struct found found = { .names = NULL };
+    (void)unused;
+    if (life_enter(&self->life) < 0) return NULL;
+    waiting_keep(&waiting, false);
+    int r = plait_client_methods(self->life.handle, &found.names, &found.count);
+    waiting_kept(&waiting);
+    PyObject *result = r == 0 ? texts_of(found_at, &found) : r == -EINTR ? Py_NewRef(Py_None) : raise_code(r);
+    free(found.names);
+    life_leave(&self->life);
     return result;
 }
 
@@ -311,7 +326,7 @@ static PyObject *client_cancel(struct client *self, PyObject *number)
 {
     uint64_t call = PyLong_AsUnsignedLongLong(number);
     if (call == UINT64_MAX && PyErr_Occurred()) return NULL;
-    if (self->handle != NULL && !self->closing) (void)plait_client_cancel(self->handle, call); /* over: just as well */
+    if (!life_is_over(&self->life)) (void)plait_client_cancel(self->life.handle, call); /* over: just as well */
     return Py_NewRef(Py_None);
 }
 
@@ -319,23 +334,18 @@ static PyObject *client_dispatch(struct client *self, PyObject *unused)
 {
     struct waiting waiting;
     (void)unused;
-    if (enter(self) < 0) return NULL;
+    if (life_enter(&self->life) < 0) return NULL;
     waiting_keep(&waiting, false);
-    int r = plait_client_dispatch(self->handle, PLAIT_NOW);
+    int r = plait_client_dispatch(self->life.handle, PLAIT_NOW);
     waiting_kept(&waiting);
-    PyObject *result = r < 0 && r != -EINTR ? raise_code(r) : PyLong_FromLong(r < 0 ? 0 : r);
-    leave(self);
-    return result;
+    return life_result(&self->life, r == -EINTR ? 0 : r);
 }
 
 static PyObject *client_fd(struct client *self, PyObject *unused)
 {
     (void)unused;
-    if (enter(self) < 0) return NULL;
-    int r = plait_client_fd(self->handle);
-    PyObject *result = r < 0 ? raise_code(r) : PyLong_FromLong(r);
-    leave(self);
-    return result;
+    if (life_enter(&self->life) < 0) return NULL;
+    return life_result(&self->life, plait_client_fd(self->life.handle));
 }
 
 /* ---- life ---- */
@@ -364,27 +374,20 @@ static PyObject *client_new(PyTypeObject *type, PyObject *args, PyObject *named)
     PyObject *peer_text = peer == Py_None ? NULL : PyObject_Str(peer);
     if (peer != Py_None && peer_text == NULL) return NULL;
     if (peer_text) options.peer = PyUnicode_AsUTF8AndSize(peer_text, NULL);
-    allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
     const char *text = PyUnicode_AsUTF8AndSize(target, NULL);
-    struct client *self = text && (!peer_text || options.peer) ? (struct client *)allocate(type, 0) : NULL;
+    struct life *self = text && (!peer_text || options.peer) ? life_new(type, &kind, target) : NULL;
     if (self != NULL) {
         struct waiting waiting;
-        self->target = Py_NewRef(target);
         options.interrupted = waiting_interrupted;
         options.interrupted_context = &self->closing;
         binding_hook_log();
-        int r;
-        if (at_once) {
-            waiting_keep(&waiting, true);
-            r = plait_client_open(&self->handle, text, &options);
-            waiting_kept(&waiting);
-        } else {
-            waiting_begin(&waiting);
-            r = plait_client_open(&self->handle, text, &options);
-            waiting_end(&waiting);
-        }
+        if (at_once) waiting_keep(&waiting, true);
+        else waiting_begin(&waiting);
+        int r = plait_client_open((plait_client **)&self->handle, text, &options);
+        if (at_once) waiting_kept(&waiting);
+        else waiting_end(&waiting);
         if (r < 0 || waiting.raised) {
-            (void)failed(self, &waiting, r);
+            (void)life_failed(self, &waiting, r);
             Py_CLEAR(self);
         }
     }
@@ -392,68 +395,19 @@ static PyObject *client_new(PyTypeObject *type, PyObject *args, PyObject *named)
     return (PyObject *)self;
 }
 
-static PyObject *client_close(struct client *self, PyObject *unused)
-{
-    (void)unused;
-    if (self->handle != NULL && !self->closing) {
-        __atomic_store_n(&self->closing, true, __ATOMIC_RELAXED); /* relaxed: a flag alone */
-        self->users++;
-        leave(self);
-    }
-    return Py_NewRef(Py_None);
-}
-
 static void client_dealloc(struct client *self)
 {
-    PyTypeObject *type = Py_TYPE((PyObject *)self);
-    PyObject *error_type, *value, *traceback;
-    PyErr_Fetch(&error_type, &value, &traceback);
-    plait_client_close(self->handle);
-    mappings_clear(&self->mappings);
-    PyErr_Restore(error_type, value, traceback);
-    Py_XDECREF(self->target);
-    freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
-    release(self);
-    Py_DECREF(type);
-}
-
-static PyObject *client_enter(PyObject *self, PyObject *unused)
-{
-    (void)unused;
-    return Py_NewRef(self);
-}
-
-static PyObject *client_exit(struct client *self, PyObject *args)
-{
-    (void)args;
-    return client_close(self, NULL);
+    life_end(&self->life);
+    life_free(&self->life);
 }
 
 static PyObject *client_transport(struct client *self, void *unused)
 {
     (void)unused;
-    if (enter(self) < 0) return NULL;
-    PyObject *name = PyUnicode_FromString(plait_client_transport(self->handle));
-    leave(self);
+    if (life_enter(&self->life) < 0) return NULL;
+    PyObject *name = PyUnicode_FromString(plait_client_transport(self->life.handle));
+    life_leave(&self->life);
     return name;
-}
-
-static PyObject *client_target(struct client *self, void *unused)
-{
-    (void)unused;
-    return Py_NewRef(self->target);
-}
-
-static PyObject *client_closed(struct client *self, void *unused)
-{
-    (void)unused;
-    return PyBool_FromLong(self->handle == NULL || self->closing);
-}
-
-static PyObject *client_repr(struct client *self)
-{
-    return PyUnicode_FromFormat("<plait.Client of %R%s>", self->target,
-                                self->handle == NULL || self->closing ? ", closed" : "");
 }
 
 static PyMethodDef methods[] = {
@@ -480,23 +434,25 @@ static PyMethodDef methods[] = {
       "call() raises." },
     { "methods", (PyCFunction)client_methods, METH_NOARGS,
       "methods() -> list[str]\n\nThe names of the server's methods." },
-    { "close", (PyCFunction)client_close, METH_NOARGS,
+    { "close", life_close, METH_NOARGS,
       "close() -> None\n\nEnds the connection; a second time does nothing. Calls that wait in other threads end with "
       "an\n"
       "Error within 100 ms." },
     { "_start", FASTCALL(client_start), METH_FASTCALL | METH_KEYWORDS, NULL },
+    { "_send", FASTCALL(client_send_at_once), METH_FASTCALL | METH_KEYWORDS, NULL },
+    { "_methods", (PyCFunction)client_methods_at_once, METH_NOARGS, NULL },
     { "_cancel", (PyCFunction)client_cancel, METH_O, NULL },
     { "_dispatch", (PyCFunction)client_dispatch, METH_NOARGS, NULL },
     { "_fd", (PyCFunction)client_fd, METH_NOARGS, NULL },
-    { "__enter__", client_enter, METH_NOARGS, NULL },
-    { "__exit__", (PyCFunction)client_exit, METH_VARARGS, NULL },
+    { "__enter__", self_of, METH_NOARGS, NULL },
+    { "__exit__", life_exit, METH_VARARGS, NULL },
     { NULL, NULL, 0, NULL },
 };
 
 static PyGetSetDef getters[] = {
     { "transport", (getter)client_transport, NULL, "str: 'shm', 'unix' or 'tcp': how the last call went.", NULL },
-    { "target", (getter)client_target, NULL, "str: what it was connected to.", NULL },
-    { "closed", (getter)client_closed, NULL, "bool: close() was called.", NULL },
+    { "target", life_name, NULL, "str: what it was connected to.", NULL },
+    { "closed", life_closed, NULL, "bool: close() was called.", NULL },
     { NULL, NULL, NULL, NULL, NULL },
 };
 
@@ -508,7 +464,7 @@ static PyType_Slot slots[] = {
     { Py_tp_dealloc, client_dealloc },
     { Py_tp_methods, methods },
     { Py_tp_getset, getters },
-    { Py_tp_repr, client_repr },
+    { Py_tp_repr, life_repr },
     { 0, NULL },
 };
 

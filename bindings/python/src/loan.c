@@ -202,12 +202,6 @@ static PyObject *loan_exit(struct loan *self, PyObject *args)
     return loan_abort(self, NULL);
 }
 
-static PyObject *loan_enter(PyObject *self, PyObject *unused)
-{
-    (void)unused;
-    return Py_NewRef(self);
-}
-
 static PyObject *loan_repr(struct loan *self)
 {
     return PyUnicode_FromFormat("<plait.Loan: %zd bytes%s>", (Py_ssize_t)self->size, self->over ? ", over" : "");
@@ -216,7 +210,7 @@ static PyObject *loan_repr(struct loan *self)
 static PyMethodDef methods[] = {
     { "abort", (PyCFunction)loan_abort, METH_NOARGS,
       "abort() -> None\n\nGives it back unsent. Once it is over this does nothing." },
-    { "__enter__", loan_enter, METH_NOARGS, NULL },
+    { "__enter__", self_of, METH_NOARGS, NULL },
     { "__exit__", (PyCFunction)loan_exit, METH_VARARGS, NULL },
     { NULL, NULL, 0, NULL },
 };

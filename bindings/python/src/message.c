@@ -2,7 +2,8 @@
 #include "binding.h"
 
 struct message {
-    PyObject_HEAD plait_message *held;
+    struct content content;
+    plait_message *held;
 };
 
 PyObject *message_new(plait_message *lent)
@@ -11,8 +12,12 @@ PyObject *message_new(plait_message *lent)
     int r = plait_message_hold(lent, &held);
     if (r < 0) return raise_code(r);
     struct message *self = PyObject_New(struct message, (PyTypeObject *)names.message_type);
-    if (self == NULL) plait_message_release(held);
-    else self->held = held;
+    if (self == NULL) {
+        plait_message_release(held);
+        return PyErr_NoMemory();
+    }
+    self->held = held;
+    content_set(&self->content, plait_message_body(held), plait_message_encoding(held));
     return (PyObject *)self;
 }
 
@@ -22,45 +27,6 @@ static void message_dealloc(struct message *self)
     plait_message_release(self->held);
     PyObject_Free(self);
     Py_DECREF(type);
-}
-
-static int message_buffer(struct message *self, Py_buffer *view, int flags)
-{
-    plait_bytes body = plait_message_body(self->held);
-    return PyBuffer_FillInfo(view, (PyObject *)self, (void *)(body.data ? body.data : ""), (Py_ssize_t)body.size, 1,
-                             flags);
-}
-
-static PyObject *message_bytes(struct message *self, PyObject *unused)
-{
-    plait_bytes body = plait_message_body(self->held);
-    (void)unused;
-    return PyBytes_FromStringAndSize(body.data, (Py_ssize_t)body.size);
-}
-
-static PyObject *message_json(struct message *self, PyObject *unused)
-{
-    plait_bytes body = plait_message_body(self->held);
-    (void)unused;
-    return json_of(body.data, body.size);
-}
-
-static PyObject *message_array(struct message *self, PyObject *args, PyObject *named)
-{
-    return array_of((PyObject *)self, plait_message_body(self->held), plait_message_encoding(self->held), args, named);
-}
-
-static PyObject *message_text(struct message *self, void *unused)
-{
-    plait_bytes body = plait_message_body(self->held);
-    (void)unused;
-    return PyUnicode_DecodeUTF8(body.data ? body.data : "", (Py_ssize_t)body.size, NULL);
-}
-
-static PyObject *message_encoding(struct message *self, void *unused)
-{
-    (void)unused;
-    return PyUnicode_FromString(encoding_name(plait_message_encoding(self->held)));
 }
 
 static PyObject *message_topic(struct message *self, void *unused)
@@ -105,29 +71,23 @@ static PyObject *message_lost_text(struct message *self, void *unused)
     return text_of(plait_message_lost_text(self->held));
 }
 
-static Py_ssize_t message_length(struct message *self)
-{
-    return (Py_ssize_t)plait_message_body(self->held).size;
-}
-
 static PyObject *message_repr(struct message *self)
 {
-    return PyUnicode_FromFormat("<plait.Message of '%s': %zd bytes, %s>", plait_message_topic(self->held),
-                                message_length(self), encoding_name(plait_message_encoding(self->held)));
+    char what[PLAIT_NAME_MAX + 16];
+    PyOS_snprintf(what, sizeof(what), "Message of '%s'", plait_message_topic(self->held));
+    return content_repr((PyObject *)self, what);
 }
 
 static PyMethodDef methods[] = {
-    { "__bytes__", (PyCFunction)message_bytes, METH_NOARGS, "bytes(message): a copy of the body." },
-    { "json", (PyCFunction)message_json, METH_NOARGS,
-      "json() -> object\n\nThe body as JSON. Raises ValueError if it isn't." },
-    { "array", FASTCALL(message_array), METH_VARARGS | METH_KEYWORDS, ARRAY_DOC },
+    { "__bytes__", content_bytes, METH_NOARGS, "bytes(message): a copy of the body." },
+    { "json", content_json, METH_NOARGS, JSON_DOC },
+    { "array", FASTCALL(content_array), METH_VARARGS | METH_KEYWORDS, ARRAY_DOC },
     { NULL, NULL, 0, NULL },
 };
 
 static PyGetSetDef getters[] = {
-    { "text", (getter)message_text, NULL, "str: the body as UTF-8. Raises UnicodeDecodeError if it isn't.", NULL },
-    { "encoding", (getter)message_encoding, NULL,
-      "str: what the publisher says it is: 'bytes', 'text', 'json' or 'array'.", NULL },
+    { "text", content_text, NULL, TEXT_DOC, NULL },
+    { "encoding", content_encoding, NULL, ENCODING_DOC, NULL },
     { "topic", (getter)message_topic, NULL, "str: its topic.", NULL },
     { "number", (getter)message_number, NULL, "int: from 1, of its publisher.", NULL },
     { "publisher", (getter)message_publisher, NULL, "int: 64 random bits, others for each publisher.", NULL },
@@ -149,8 +109,8 @@ static PyType_Slot slots[] = {
     { Py_tp_methods, methods },
     { Py_tp_getset, getters },
     { Py_tp_repr, message_repr },
-    { Py_sq_length, message_length },
-    { Py_bf_getbuffer, message_buffer },
+    { Py_sq_length, content_length },
+    { Py_bf_getbuffer, content_buffer },
     { 0, NULL },
 };
 

@@ -8,39 +8,28 @@
 #include <unistd.h>
 
 struct publisher {
-    PyObject_HEAD plait_publisher *handle; /* NULL: closed */
-    PyObject *topic;
+    struct life life;
     pthread_mutex_t lock; /* the library wants one thread at a time */
     bool waits, locked;
-    pid_t owner;    /* the thread that holds it; a signal's handler may come back to it */
-    unsigned users; /* threads inside; under the GIL */
-    bool closing;
+    pid_t owner; /* the thread that holds it; a signal's handler may come back to it */
     struct mappings mappings;
 };
 
 enum { LONG_COPY = 64 * 1024 }; /* bytes from which on others may run meanwhile */
 
-static int enter(struct publisher *self)
+static void end(struct life *life)
 {
-    if (self->handle == NULL || self->closing) {
-        (void)raise_text(EBADF, "this publisher is closed: open another");
-        return -1;
-    }
-    self->users++;
-    return 0;
-}
-
-static void leave(struct publisher *self)
-{
-    if (--self->users > 0 || !self->closing) return;
-    plait_publisher *handle = self->handle;
+    struct publisher *self = (struct publisher *)life;
+    plait_publisher *handle = life->handle;
     struct waiting waiting;
-    self->handle = NULL;
+    life->handle = NULL;
     mappings_clear(&self->mappings);
     waiting_begin(&waiting); /* it may have to send to sockets first */
     plait_publisher_close(handle);
     waiting_end(&waiting);
 }
+
+static const struct kind kind = { .what = "publisher", .again = "open", .end = end };
 
 enum { SLICE_MS = 50 };
 
@@ -59,7 +48,7 @@ static int lock(struct publisher *self)
             until.tv_nsec -= 1000000000;
         }
         if (pthread_mutex_timedlock(&self->lock, &until) == 0) break;
-        if (waiting_interrupted(&self->closing)) return -EINTR;
+        if (waiting_interrupted(&self->life.closing)) return -EINTR;
     }
     __atomic_store_n(&self->owner, own, __ATOMIC_RELAXED); /* relaxed: see above */
     return 0;
@@ -73,24 +62,22 @@ static void unlock(struct publisher *self)
 
 static void *failed(struct publisher *self, const struct waiting *waiting, int r)
 {
-    if (waiting && waiting->raised) return NULL;
-    if (r == -EDEADLK)
+    if (r == -EDEADLK && !waiting->raised)
         return raise_text(r, "this thread waits in this publisher already, and its signal's handler wants to, too");
-    if (r == -EINTR && self->closing) return raise_text(ECANCELED, "this publisher was closed while it waited");
-    return raise_code(r);
+    return life_failed(&self->life, waiting, r);
 }
 
 static int publish_body(struct publisher *self, const struct body *body, plait_loan *lent)
 {
-    if (lent) return plait_publisher_publish_loan(self->handle, body->encoding, lent, (size_t)body->size);
-    return plait_publisher_publish_as(self->handle, body->encoding, body->data, (size_t)body->size);
+    if (lent) return plait_publisher_publish_loan(self->life.handle, body->encoding, lent, (size_t)body->size);
+    return plait_publisher_publish_as(self->life.handle, body->encoding, body->data, (size_t)body->size);
 }
 
 static PyObject *publish(struct publisher *self, struct body *body)
 {
     struct waiting waiting = { .raised = false };
     int r;
-    if (enter(self) < 0) return NULL;
+    if (life_enter(&self->life) < 0) return NULL;
     plait_loan *lent = body_lend(body);
     if (!self->waits && (lent || body->size < LONG_COPY) && pthread_mutex_trylock(&self->lock) == 0) {
         r = publish_body(self, body, lent);
@@ -107,11 +94,44 @@ static PyObject *publish(struct publisher *self, struct body *body)
         waiting_end(&waiting);
     }
     PyObject *result = r < 0 || waiting.raised ? failed(self, &waiting, r) : Py_NewRef(Py_None);
-    leave(self);
+    life_leave(&self->life);
     return result;
 }
 
-static PyObject *publisher_publish(struct publisher *self, PyObject *args, PyObject *named)
+/* Takes the lock, if what follows, of SIZE bytes, will not wait: 0, -EAGAIN. */
+static int lock_at_once(struct publisher *self, size_t size)
+{
+    if (pthread_mutex_trylock(&self->lock) != 0) return -EAGAIN;
+    int r = plait_publisher_ready(self->life.handle, size);
+    if (r < 0) pthread_mutex_unlock(&self->lock);
+    return r;
+}
+
+/* None: done; an int, its size: it would have had to wait. */
+static PyObject *publish_at_once(struct publisher *self, struct body *body)
+{
+    PyObject *result = NULL;
+    if (life_enter(&self->life) < 0) return NULL;
+    int r = lock_at_once(self, (size_t)body->size);
+    if (r == -EAGAIN) {
+        result = PyLong_FromSsize_t(body->size);
+    } else if (r == 0) {
+        plait_loan *lent = body_lend(body);
+        bool longer = lent == NULL && body->size >= LONG_COPY;
+        struct waiting waiting;
+        if (longer) waiting_begin(&waiting);
+        r = publish_body(self, body, lent);
+        if (longer) waiting_end(&waiting);
+        pthread_mutex_unlock(&self->lock);
+        if (r == 0) result = Py_NewRef(Py_None);
+    }
+    if (result == NULL && !PyErr_Occurred()) (void)raise_code(r);
+    life_leave(&self->life);
+    return result;
+}
+
+static PyObject *take_and(PyObject *(*then)(struct publisher *self, struct body *body), struct publisher *self,
+                          PyObject *args, PyObject *named)
 {
     static const char *const keywords[] = { "data", "json", NULL };
     PyObject *data = NULL, *json = NULL;
@@ -123,9 +143,30 @@ static PyObject *publisher_publish(struct publisher *self, PyObject *args, PyObj
         return NULL;
     }
     if ((json ? body_take_json(&body, json) : body_take(&body, data)) < 0) return NULL;
-    PyObject *result = publish(self, &body);
+    PyObject *result = then(self, &body);
     body_drop(&body);
     return result;
+}
+
+static PyObject *publisher_publish(struct publisher *self, PyObject *args, PyObject *named)
+{
+    return take_and(publish, self, args, named);
+}
+
+/* _try(data, *, json=...) -> None; int: try again when _ready(that). For plait.aio. */
+static PyObject *publisher_try(struct publisher *self, PyObject *args, PyObject *named)
+{
+    return take_and(publish_at_once, self, args, named);
+}
+
+/* _ready(nbytes) -> bool: publishing or lending so much would not wait. */
+static PyObject *publisher_ready(struct publisher *self, PyObject *size)
+{
+    size_t bytes = PyLong_AsSize_t(size);
+    if ((bytes == (size_t)-1 && PyErr_Occurred()) || life_enter(&self->life) < 0) return NULL;
+    int r = lock_at_once(self, bytes);
+    if (r == 0) pthread_mutex_unlock(&self->lock);
+    return life_result(&self->life, r == -EAGAIN ? 0 : r < 0 ? r : 1);
 }
 
 /* _loan(nbytes) -> Loan, for plait._arrays */
@@ -135,11 +176,11 @@ static PyObject *publisher_lend(struct publisher *self, PyObject *size)
     plait_loan *lent;
     size_t bytes = PyLong_AsSize_t(size);
     if (bytes == (size_t)-1 && PyErr_Occurred()) return NULL;
-    if (enter(self) < 0) return NULL;
+    if (life_enter(&self->life) < 0) return NULL;
     waiting_begin(&waiting);
     int r = lock(self);
     if (r == 0) {
-        r = plait_publisher_loan(self->handle, bytes, &lent);
+        r = plait_publisher_loan(self->life.handle, bytes, &lent);
         unlock(self);
     }
     waiting_end(&waiting);
@@ -150,7 +191,7 @@ static PyObject *publisher_lend(struct publisher *self, PyObject *size)
         if (r == 0) plait_loan_abort(lent);
         (void)failed(self, &waiting, r);
     }
-    leave(self);
+    life_leave(&self->life);
     return result;
 }
 
@@ -163,12 +204,12 @@ static PyObject *publisher_loan(PyObject *self, PyObject *args, PyObject *named)
 
 static int open_handle(struct publisher *self, const char *topic, plait_publisher_options *options)
 {
-    options->interrupted = waiting_interrupted;
-    options->interrupted_context = &self->closing;
     struct waiting waiting;
+    options->interrupted = waiting_interrupted;
+    options->interrupted_context = &self->life.closing;
     binding_hook_log();
     waiting_begin(&waiting);
-    int r = plait_publisher_open(&self->handle, topic, options);
+    int r = plait_publisher_open((plait_publisher **)&self->life.handle, topic, options);
     waiting_end(&waiting);
     if (r < 0) (void)raise_code(r);
     return r;
@@ -192,96 +233,42 @@ static PyObject *publisher_new(PyTypeObject *type, PyObject *args, PyObject *nam
     options.max_message = max_message;
     if (timeout && milliseconds(timeout, &options.timeout, "timeout") < 0) return NULL;
     const char *text = PyUnicode_AsUTF8AndSize(topic, NULL);
-    allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
-    struct publisher *self = text ? (struct publisher *)allocate(type, 0) : NULL;
+    struct publisher *self = text ? (struct publisher *)life_new(type, &kind, topic) : NULL;
     if (self == NULL) return NULL;
-    self->topic = Py_NewRef(topic);
     self->waits = reliable || wait;
     self->locked = pthread_mutex_init(&self->lock, NULL) == 0;
     if (open_handle(self, text, &options) < 0) Py_CLEAR(self);
     return (PyObject *)self;
 }
 
-static PyObject *publisher_close(struct publisher *self, PyObject *unused)
-{
-    (void)unused;
-    if (self->handle != NULL && !self->closing) {
-        __atomic_store_n(&self->closing, true, __ATOMIC_RELAXED); /* relaxed: a flag alone */
-        self->users++;
-        leave(self);
-    }
-    return Py_NewRef(Py_None);
-}
-
 static void publisher_dealloc(struct publisher *self)
 {
-    PyTypeObject *type = Py_TYPE((PyObject *)self);
-    struct waiting waiting;
-    if (self->handle) {
-        waiting_begin(&waiting);
-        plait_publisher_close(self->handle);
-        waiting_end(&waiting);
-    }
-    mappings_clear(&self->mappings);
+    life_end(&self->life);
     if (self->locked) pthread_mutex_destroy(&self->lock);
-    Py_XDECREF(self->topic);
-    freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
-    release(self);
-    Py_DECREF(type);
+    life_free(&self->life);
 }
 
-static PyObject *publisher_enter(PyObject *self, PyObject *unused)
+static const char *url_at(const void *of, size_t index)
 {
-    (void)unused;
-    return Py_NewRef(self);
-}
-
-static PyObject *publisher_exit(struct publisher *self, PyObject *args)
-{
-    (void)args;
-    return publisher_close(self, NULL);
+    return plait_publisher_url(of, index);
 }
 
 static PyObject *publisher_urls(struct publisher *self, void *unused)
 {
-    const char *url;
     (void)unused;
-    if (enter(self) < 0) return NULL;
-    PyObject *list = PyList_New(0);
-    for (size_t i = 0; list && (url = plait_publisher_url(self->handle, i)) != NULL; i++) {
-        PyObject *text = text_of(url);
-        if (text == NULL || PyList_Append(list, text) < 0) Py_CLEAR(list);
-        Py_XDECREF(text);
-    }
-    leave(self);
+    if (life_enter(&self->life) < 0) return NULL;
+    PyObject *list = texts_of(url_at, self->life.handle);
+    life_leave(&self->life);
     return list;
 }
 
 static PyObject *publisher_subscribers(struct publisher *self, void *unused)
 {
     (void)unused;
-    if (enter(self) < 0) return NULL;
-    PyObject *count = PyLong_FromSize_t(plait_publisher_subscribers(self->handle));
-    leave(self);
+    if (life_enter(&self->life) < 0) return NULL;
+    PyObject *count = PyLong_FromSize_t(plait_publisher_subscribers(self->life.handle));
+    life_leave(&self->life);
     return count;
-}
-
-static PyObject *publisher_topic(struct publisher *self, void *unused)
-{
-    (void)unused;
-    return Py_NewRef(self->topic);
-}
-
-static PyObject *publisher_closed(struct publisher *self, void *unused)
-{
-    (void)unused;
-    return PyBool_FromLong(self->handle == NULL || self->closing);
-}
-
-static PyObject *publisher_repr(struct publisher *self)
-{
-    return PyUnicode_FromFormat("<plait.Publisher of %R%s>", self->topic,
-                                self->handle == NULL || self->closing ? ", closed" : "");
 }
 
 static PyMethodDef methods[] = {
@@ -297,18 +284,20 @@ static PyMethodDef methods[] = {
       "loan(shape, dtype=None) -> numpy.ndarray\n\nA writable array that lies where subscribers will read it: fill it, "
       "then publish() it, once.\nIts content is undefined at first. dtype None: float64, as numpy.empty().\n\n"
       "Raises Error (code ENOBUFS: all segments are out, EMSGSIZE), MemoryError, ImportError (there is no numpy)." },
-    { "close", (PyCFunction)publisher_close, METH_NOARGS, "close() -> None\n\nEnds; a second time does nothing." },
+    { "close", life_close, METH_NOARGS, "close() -> None\n\nEnds; a second time does nothing." },
     { "_loan", (PyCFunction)publisher_lend, METH_O, NULL },
-    { "__enter__", publisher_enter, METH_NOARGS, NULL },
-    { "__exit__", (PyCFunction)publisher_exit, METH_VARARGS, NULL },
+    { "_try", FASTCALL(publisher_try), METH_VARARGS | METH_KEYWORDS, NULL },
+    { "_ready", (PyCFunction)publisher_ready, METH_O, NULL },
+    { "__enter__", self_of, METH_NOARGS, NULL },
+    { "__exit__", life_exit, METH_VARARGS, NULL },
     { NULL, NULL, 0, NULL },
 };
 
 static PyGetSetDef getters[] = {
-    { "topic", (getter)publisher_topic, NULL, "str: its topic.", NULL },
+    { "topic", life_name, NULL, "str: its topic.", NULL },
     { "urls", (getter)publisher_urls, NULL, "list[str]: where it listens, with real ports.", NULL },
     { "subscribers", (getter)publisher_subscribers, NULL, "int: how many there are now.", NULL },
-    { "closed", (getter)publisher_closed, NULL, "bool: close() was called.", NULL },
+    { "closed", life_closed, NULL, "bool: close() was called.", NULL },
     { NULL, NULL, NULL, NULL, NULL },
 };
 
@@ -331,7 +320,7 @@ static PyType_Slot slots[] = {
     { Py_tp_dealloc, publisher_dealloc },
     { Py_tp_methods, methods },
     { Py_tp_getset, getters },
-    { Py_tp_repr, publisher_repr },
+    { Py_tp_repr, life_repr },
     { 0, NULL },
 };
 

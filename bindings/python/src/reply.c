@@ -2,7 +2,8 @@
 #include "binding.h"
 
 struct reply {
-    PyObject_HEAD plait_reply *reply;
+    struct content content;
+    plait_reply *reply;
 };
 
 PyObject *reply_new(plait_reply *reply)
@@ -13,10 +14,10 @@ PyObject *reply_new(plait_reply *reply)
         return NULL;
     }
     self->reply = reply;
+    content_set(&self->content, plait_reply_body(reply), plait_reply_encoding(reply));
     return (PyObject *)self;
 }
 
-/* A view holds a reference, so nothing is freed under it. */
 static void reply_dealloc(struct reply *self)
 {
     PyTypeObject *type = Py_TYPE((PyObject *)self);
@@ -25,77 +26,21 @@ static void reply_dealloc(struct reply *self)
     Py_DECREF(type);
 }
 
-static int reply_buffer(struct reply *self, Py_buffer *view, int flags)
+static PyObject *reply_repr(PyObject *self)
 {
-    plait_bytes body = plait_reply_body(self->reply);
-    return PyBuffer_FillInfo(view, (PyObject *)self, (void *)(body.data ? body.data : ""), (Py_ssize_t)body.size, 1,
-                             flags);
-}
-
-static PyObject *reply_bytes(struct reply *self, PyObject *unused)
-{
-    plait_bytes body = plait_reply_body(self->reply);
-    (void)unused;
-    return PyBytes_FromStringAndSize(body.data, (Py_ssize_t)body.size);
-}
-
-static PyObject *reply_json(struct reply *self, PyObject *unused)
-{
-    plait_bytes body = plait_reply_body(self->reply);
-    (void)unused;
-    return json_of(body.data, body.size);
-}
-
-static PyObject *reply_array(struct reply *self, PyObject *args, PyObject *named)
-{
-    return array_of((PyObject *)self, plait_reply_body(self->reply), plait_reply_encoding(self->reply), args, named);
-}
-
-static PyObject *reply_text(struct reply *self, void *unused)
-{
-    plait_bytes body = plait_reply_body(self->reply);
-    (void)unused;
-    return PyUnicode_DecodeUTF8(body.data ? body.data : "", (Py_ssize_t)body.size, NULL);
-}
-
-const char *encoding_name(plait_encoding encoding)
-{
-    return encoding == PLAIT_UTF8    ? "text"
-           : encoding == PLAIT_JSON  ? "json"
-           : encoding == PLAIT_ARRAY ? "array"
-                                     : "bytes";
-}
-
-static PyObject *reply_encoding(struct reply *self, void *unused)
-{
-    (void)unused;
-    return PyUnicode_FromString(encoding_name(plait_reply_encoding(self->reply)));
-}
-
-static Py_ssize_t reply_length(struct reply *self)
-{
-    return (Py_ssize_t)plait_reply_body(self->reply).size;
-}
-
-static PyObject *reply_repr(struct reply *self)
-{
-    plait_bytes body = plait_reply_body(self->reply);
-    return PyUnicode_FromFormat("<plait.Reply: %zd bytes, %s>", (Py_ssize_t)body.size,
-                                encoding_name(plait_reply_encoding(self->reply)));
+    return content_repr(self, "Reply");
 }
 
 static PyMethodDef methods[] = {
-    { "__bytes__", (PyCFunction)reply_bytes, METH_NOARGS, "bytes(reply): a copy of the body." },
-    { "json", (PyCFunction)reply_json, METH_NOARGS,
-      "json() -> object\n\nThe body as JSON. Raises ValueError if it isn't." },
-    { "array", FASTCALL(reply_array), METH_VARARGS | METH_KEYWORDS, ARRAY_DOC },
+    { "__bytes__", content_bytes, METH_NOARGS, "bytes(reply): a copy of the body." },
+    { "json", content_json, METH_NOARGS, JSON_DOC },
+    { "array", FASTCALL(content_array), METH_VARARGS | METH_KEYWORDS, ARRAY_DOC },
     { NULL, NULL, 0, NULL },
 };
 
 static PyGetSetDef getters[] = {
-    { "text", (getter)reply_text, NULL, "str: the body as UTF-8. Raises UnicodeDecodeError if it isn't.", NULL },
-    { "encoding", (getter)reply_encoding, NULL, "str: what the sender says it is: 'bytes', 'text', 'json' or 'array'.",
-      NULL },
+    { "text", content_text, NULL, TEXT_DOC, NULL },
+    { "encoding", content_encoding, NULL, ENCODING_DOC, NULL },
     { NULL, NULL, NULL, NULL, NULL },
 };
 
@@ -109,8 +54,8 @@ static PyType_Slot slots[] = {
     { Py_tp_methods, methods },
     { Py_tp_getset, getters },
     { Py_tp_repr, reply_repr },
-    { Py_sq_length, reply_length },
-    { Py_bf_getbuffer, reply_buffer },
+    { Py_sq_length, content_length },
+    { Py_bf_getbuffer, content_buffer },
     { 0, NULL },
 };
 

@@ -93,7 +93,7 @@ static PyObject *request_encoding(struct request *self, void *unused)
 {
     (void)unused;
     if (check(self) < 0) return NULL;
-    return PyUnicode_FromString(encoding_name(plait_request_encoding(self->request)));
+    return encoding_text(plait_request_encoding(self->request));
 }
 
 static PyObject *request_method(struct request *self, void *unused)
@@ -236,8 +236,7 @@ static PyObject *request_fail(struct request *self, PyObject *args)
 }
 
 static PyMethodDef methods[] = {
-    { "json", (PyCFunction)request_json, METH_NOARGS,
-      "json() -> object\n\nThe body as JSON. Raises ValueError if it isn't." },
+    { "json", (PyCFunction)request_json, METH_NOARGS, JSON_DOC },
     { "array", FASTCALL(request_array), METH_VARARGS | METH_KEYWORDS,
       "array(dtype=None, shape=None) -> numpy.ndarray\n\nA read-only array of body, which it keeps alive. Arrays say "
       "themselves what they hold; of other bodies name the\ndtype (and the shape; omitted: one dimension).\n\nRaises "
@@ -250,9 +249,8 @@ static PyMethodDef methods[] = {
 
 static PyGetSetDef getters[] = {
     { "body", (getter)request_body, NULL, "bytes: the message.", NULL },
-    { "text", (getter)request_text, NULL, "str: the body as UTF-8. Raises UnicodeDecodeError if it isn't.", NULL },
-    { "encoding", (getter)request_encoding, NULL, "str: what the caller says it is: 'bytes', 'text', 'json', 'array'.",
-      NULL },
+    { "text", (getter)request_text, NULL, TEXT_DOC, NULL },
+    { "encoding", (getter)request_encoding, NULL, ENCODING_DOC, NULL },
     { "method", (getter)request_method, NULL, "str: the method's name; '' if the caller named none.", NULL },
     { "peer", (getter)request_peer, NULL,
       "Peer: pid (int, or None over the network), uid (likewise), transport ('shm', 'unix', 'tcp'), address (str).",

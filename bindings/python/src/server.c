@@ -3,34 +3,18 @@
  * A server whose own threads serve holds a reference to itself: it goes with close(), or at the interpreter's end
  * (server_shutdown_all), never by a last reference that one of its handlers drops.
  */
-#include "binding.h"
+#include "server.h"
 
 #include <errno.h>
 #include <pthread.h>
-#include <signal.h>
-#include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
 
 struct handler {
     struct handler *next;
     struct server *server;
     PyObject *callable;
     char method[PLAIT_NAME_MAX + 1];
-};
-
-struct server {
-    PyObject_HEAD plait_server *handle; /* NULL: closed */
-    PyObject *name;
-    struct handler *handlers;
-    struct server *next, *previous; /* of all that are open; under the GIL */
-    unsigned users;                 /* threads inside */
-    unsigned round;                 /* of server_dispatch_own */
-    pthread_t loop_thread;          /* of the event loop that serves it, where `looped` */
-    bool closing, started, deferring, looped;
-    int bell, usual[2]; /* of _supervise */
-    PyObject *error;    /* what a handler raised that must end run(): KeyboardInterrupt, SystemExit */
 };
 
 static struct server *open_servers;
@@ -78,18 +62,6 @@ static void on_request(plait_request *request, void *context)
     handler_leave(waiting);
 }
 
-/* ---- in and out ---- */
-
-static int enter(struct server *self)
-{
-    if (self->handle == NULL || self->closing) {
-        (void)raise_text(EBADF, "this server is closed: open another");
-        return -1;
-    }
-    self->users++;
-    return 0;
-}
-
 static void unlink_server(struct server *self)
 {
     if (self->previous) self->previous->next = self->next;
@@ -98,99 +70,16 @@ static void unlink_server(struct server *self)
     self->next = self->previous = NULL;
 }
 
-/* ---- closing: it waits for handlers, which need the GIL and may take any time ---- */
+/* ---- closing ---- */
 
-enum { LOOK_MS = 50, SHUTDOWN_MS = 2000 };
-
-struct closing {
-    plait_server *handle;
-    pthread_mutex_t lock;
-    pthread_cond_t over;
-    bool done, left; /* `left`: nobody waits any more, whoever comes last frees */
-};
-
-static void free_closing(struct closing *closing)
-{
-    pthread_mutex_destroy(&closing->lock);
-    pthread_cond_destroy(&closing->over);
-    free(closing);
-}
-
-static void *close_handle(void *argument)
-{
-    struct closing *closing = argument;
-    plait_server_close(closing->handle);
-    pthread_mutex_lock(&closing->lock);
-    closing->done = true;
-    bool left = closing->left;
-    pthread_cond_signal(&closing->over);
-    pthread_mutex_unlock(&closing->lock);
-    if (left) free_closing(closing);
-    return NULL;
-}
-
-static bool wait_for_look(struct closing *closing)
-{
-    struct timespec until;
-    PyThreadState *state = PyEval_SaveThread();
-    clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_nsec += LOOK_MS * 1000000;
-    until.tv_sec += until.tv_nsec / 1000000000;
-    until.tv_nsec %= 1000000000;
-    pthread_mutex_lock(&closing->lock);
-    if (!closing->done) (void)pthread_cond_timedwait(&closing->over, &closing->lock, &until);
-    bool done = closing->done;
-    pthread_mutex_unlock(&closing->lock);
-    PyEval_RestoreThread(state);
-    return done;
-}
-
-/* In a thread of its own, so that a signal or LIMIT_MS (0: none) ends the wait; the closing goes on then. 0; -1: a
- * signal's exception is set; 1: the limit. */
-static int close_aside(plait_server *handle, int limit_ms)
-{
-    pthread_t thread;
-    int r = 0;
-    struct closing *closing = calloc(1, sizeof(*closing));
-    if (closing == NULL) {
-        (void)PyErr_NoMemory();
-        return -1;
-    }
-    closing->handle = handle;
-    pthread_mutex_init(&closing->lock, NULL);
-    pthread_cond_init(&closing->over, NULL);
-    if (pthread_create(&thread, NULL, close_handle, closing) != 0) {
-        struct waiting waiting;
-        waiting_begin(&waiting);
-        (void)close_handle(closing);
-        waiting_end(&waiting);
-        free_closing(closing);
-        return 0;
-    }
-    for (int waited = 0; r == 0 && !wait_for_look(closing); waited += LOOK_MS) {
-        if (PyErr_CheckSignals() < 0) r = -1;
-        else if (limit_ms > 0 && waited >= limit_ms) r = 1;
-    }
-    if (r == 0) {
-        (void)pthread_join(thread, NULL);
-    } else {
-        pthread_detach(thread);
-        pthread_mutex_lock(&closing->lock);
-        bool done = closing->done;
-        closing->left = true;
-        pthread_mutex_unlock(&closing->lock);
-        if (!done) return r;
-    }
-    free_closing(closing);
-    return r;
-}
+enum { SHUTDOWN_MS = 2000 };
 
 /* LIMIT_MS -1: whatever it takes. -1 with an exception: a signal ended the wait. */
 static int really_close(struct server *self, int limit_ms)
 {
-    plait_server *handle = self->handle;
+    plait_server *handle = self->life.handle;
     int r = 0;
-    self->handle = NULL;
+    self->life.handle = NULL;
     if (handle == NULL) return 0;
     unlink_server(self);
     if (self->started && limit_ms >= 0) {
@@ -209,17 +98,12 @@ static int really_close(struct server *self, int limit_ms)
     return 0;
 }
 
-static void leave(struct server *self)
+static void end(struct life *self)
 {
-    if (--self->users == 0 && self->closing) (void)really_close(self, -1);
+    (void)really_close((struct server *)self, -1);
 }
 
-static PyObject *result_of(struct server *self, int r)
-{
-    PyObject *result = r < 0 ? raise_code(r) : PyLong_FromLong(r);
-    leave(self);
-    return result;
-}
+static const struct kind kind = { .what = "server", .again = "open", .end = end };
 
 /* ---- before it serves ---- */
 
@@ -232,23 +116,23 @@ static PyObject *server_handle(struct server *self, PyObject *args)
         PyErr_Format(PyExc_TypeError, "a handler is called with a request; %R cannot be called", callable);
         return NULL;
     }
-    if (enter(self) < 0) return NULL;
+    if (life_enter(&self->life) < 0) return NULL;
     struct handler *handler = PyMem_Calloc(1, sizeof(*handler));
     if (handler == NULL) {
-        leave(self);
+        life_leave(&self->life);
         return PyErr_NoMemory();
     }
-    int r = plait_server_handle(self->handle, method, on_request, handler);
+    int r = plait_server_handle(self->life.handle, method, on_request, handler);
     if (r < 0) {
         PyMem_Free(handler);
-        return result_of(self, r);
+        return life_result(&self->life, r);
     }
     handler->server = self;
     handler->callable = Py_NewRef(callable);
     strncpy(handler->method, method, PLAIT_NAME_MAX);
     handler->next = self->handlers;
     self->handlers = handler;
-    leave(self);
+    life_leave(&self->life);
     return Py_NewRef(Py_None);
 }
 
@@ -260,28 +144,26 @@ static PyObject *server_listen(struct server *self, PyObject *url)
         if (!PyErr_Occurred()) PyErr_Format(PyExc_TypeError, "a URL is a str, not %R", (PyObject *)Py_TYPE(url));
         return NULL;
     }
-    if (enter(self) < 0) return NULL;
+    if (life_enter(&self->life) < 0) return NULL;
     waiting_begin(&waiting);
-    int r = plait_server_listen(self->handle, text); /* may ask a resolver */
+    int r = plait_server_listen(self->life.handle, text); /* may ask a resolver */
     waiting_end(&waiting);
-    if (r < 0) return result_of(self, r);
-    leave(self);
+    if (r < 0) return life_result(&self->life, r);
+    life_leave(&self->life);
     return Py_NewRef(Py_None);
+}
+
+static const char *url_at(const void *of, size_t index)
+{
+    return plait_server_url((plait_server *)(uintptr_t)of, index);
 }
 
 static PyObject *server_urls(struct server *self, void *unused)
 {
     (void)unused;
-    if (enter(self) < 0) return NULL;
-    PyObject *list = PyList_New(0);
-    for (size_t i = 0; list != NULL; i++) {
-        const char *url = plait_server_url(self->handle, i);
-        if (url == NULL) break;
-        PyObject *text = text_of(url);
-        if (text == NULL || PyList_Append(list, text) < 0) Py_CLEAR(list);
-        Py_XDECREF(text);
-    }
-    leave(self);
+    if (life_enter(&self->life) < 0) return NULL;
+    PyObject *list = texts_of(url_at, self->life.handle);
+    life_leave(&self->life);
     return list;
 }
 
@@ -290,16 +172,16 @@ static PyObject *server_urls(struct server *self, void *unused)
 static PyObject *server_start(struct server *self, PyObject *unused)
 {
     (void)unused;
-    if (enter(self) < 0) return NULL;
+    if (life_enter(&self->life) < 0) return NULL;
     bool before = self->started;
     self->started = true; /* a request may come before start returns */
-    int r = plait_server_start(self->handle);
+    int r = plait_server_start(self->life.handle);
     if (r < 0) {
         self->started = before;
-        return result_of(self, r);
+        return life_result(&self->life, r);
     }
     Py_INCREF((PyObject *)self);
-    leave(self);
+    life_leave(&self->life);
     return Py_NewRef(Py_None);
 }
 
@@ -310,8 +192,7 @@ static double now(void)
     return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
 }
 
-/* What a dispatch came to; None: it has stopped. */
-static PyObject *served(struct server *self, int r)
+PyObject *server_served(struct server *self, int r)
 {
     PyObject *result = NULL;
     if (self->error != NULL) {
@@ -320,7 +201,7 @@ static PyObject *served(struct server *self, int r)
     } else {
         result = r == -ESHUTDOWN ? Py_NewRef(Py_None) : r < 0 ? raise_code(r) : PyLong_FromLong(r);
     }
-    leave(self);
+    life_leave(&self->life);
     return result;
 }
 
@@ -331,16 +212,16 @@ static PyObject *server_serve(struct server *self, PyObject *seconds)
     struct waiting waiting;
     int64_t ms;
     int r;
-    if (milliseconds(seconds, &ms, "seconds") < 0 || enter(self) < 0) return NULL;
+    if (milliseconds(seconds, &ms, "seconds") < 0 || life_enter(&self->life) < 0) return NULL;
     struct server *before = serving;
     serving = NULL;
     waiting_begin(&waiting);
-    double end = now() + (double)ms / 1e3;
-    do r = plait_server_dispatch(self->handle, ms);
-    while (r > 0 && self->error == NULL && now() < end);
+    double until = now() + (double)ms / 1e3;
+    do r = plait_server_dispatch(self->life.handle, ms);
+    while (r > 0 && self->error == NULL && now() < until);
     waiting_end(&waiting);
     serving = before;
-    return served(self, r);
+    return server_served(self, r);
 }
 
 /* For asyncio: doesn't wait; handlers only take their requests over, so the GIL stays. */
@@ -348,11 +229,11 @@ static PyObject *server_dispatch(struct server *self, PyObject *unused)
 {
     struct waiting waiting;
     (void)unused;
-    if (enter(self) < 0) return NULL;
+    if (life_enter(&self->life) < 0) return NULL;
     waiting_keep(&waiting, false);
-    int r = plait_server_dispatch(self->handle, PLAIT_NOW);
+    int r = plait_server_dispatch(self->life.handle, PLAIT_NOW);
     waiting_kept(&waiting);
-    return served(self, r);
+    return server_served(self, r);
 }
 
 /* A client that connects in an event loop, to a server of the same loop: nobody else would answer its hello. Enough
@@ -365,7 +246,7 @@ bool server_dispatch_own(void)
     round++;
     while (server != NULL) {
         struct waiting waiting;
-        if (!server->looped || server->closing || server->round == round ||
+        if (!server->looped || server->life.closing || server->round == round ||
             !pthread_equal(server->loop_thread, pthread_self())) {
             server = server->next;
             continue;
@@ -373,11 +254,11 @@ bool server_dispatch_own(void)
         found = true;
         server->round = round;
         Py_INCREF((PyObject *)server);
-        server->users++;
+        server->life.users++;
         waiting_keep(&waiting, false);
-        for (int i = 0; i < 4; i++) (void)plait_server_dispatch(server->handle, PLAIT_NOW);
+        for (int i = 0; i < 4; i++) (void)plait_server_dispatch(server->life.handle, PLAIT_NOW);
         waiting_kept(&waiting);
-        leave(server);
+        life_leave(&server->life);
         Py_DECREF((PyObject *)server);
         server = open_servers; /* the list may have changed */
     }
@@ -387,10 +268,10 @@ bool server_dispatch_own(void)
 static PyObject *server_fd(struct server *self, PyObject *unused)
 {
     (void)unused;
-    if (enter(self) < 0) return NULL;
+    if (life_enter(&self->life) < 0) return NULL;
     self->loop_thread = pthread_self();
     self->looped = self->deferring;
-    return result_of(self, plait_server_fd(self->handle));
+    return life_result(&self->life, plait_server_fd(self->life.handle));
 }
 
 static PyObject *server_stop(struct server *self, PyObject *args, PyObject *named)
@@ -400,24 +281,24 @@ static PyObject *server_stop(struct server *self, PyObject *args, PyObject *name
     int64_t ms = 0;
     if (!PyArg_ParseTupleAndKeywords(args, named, "|O:stop", (char **)(uintptr_t)keywords, &grace)) return NULL;
     if (grace && milliseconds(grace, &ms, "grace") < 0) return NULL;
-    if (self->handle == NULL || self->closing) return Py_NewRef(Py_None);
-    self->users++;
-    int r = plait_server_stop(self->handle, ms);
-    if (r < 0) return result_of(self, r);
-    leave(self);
+    if (life_is_over(&self->life)) return Py_NewRef(Py_None);
+    self->life.users++;
+    int r = plait_server_stop(self->life.handle, ms);
+    if (r < 0) return life_result(&self->life, r);
+    life_leave(&self->life);
     return Py_NewRef(Py_None);
 }
 
 static int close_within(struct server *self, int limit_ms)
 {
-    if (self->handle == NULL || self->closing) return 0;
+    if (life_is_over(&self->life)) return 0;
     if (serving == self) {
         (void)raise_text(EDEADLK, "a handler cannot close its own server, which would wait for the handler: stop() it");
         return -1;
     }
-    self->closing = true;
-    if (self->users == 0) return really_close(self, limit_ms);
-    (void)plait_server_stop(self->handle, 0); /* whoever serves it in another thread closes it */
+    self->life.closing = true;
+    if (self->life.users == 0) return really_close(self, limit_ms);
+    (void)plait_server_stop(self->life.handle, 0); /* whoever serves it in another thread closes it */
     return 0;
 }
 
@@ -441,111 +322,6 @@ int server_shutdown_all(void)
         Py_DECREF((PyObject *)server);
     }
     return r;
-}
-
-/* ---- workers ---- */
-
-static void ignore_exception(struct server *self)
-{
-    if (PyErr_Occurred()) PyErr_WriteUnraisable((PyObject *)self);
-}
-
-static int fork_worker(void *context)
-{
-    struct server *self = context;
-    struct waiting *waiting = handler_enter();
-    PyObject *none = PyObject_CallMethod((PyObject *)self, "_flush", NULL); /* or each worker would write it again */
-    Py_XDECREF(none);
-    ignore_exception(self);
-    PyOS_BeforeFork();
-    pid_t pid = fork();
-    int error = errno;
-    if (pid == 0) {
-        for (unsigned i = 0; i < 2; i++)
-            if (self->usual[i]) (void)signal(self->usual[i], SIG_DFL); /* from now on the library's */
-        PyOS_AfterFork_Child();
-        self->started = true; /* handlers that want to exit don't end more than themselves */
-    } else {
-        PyOS_AfterFork_Parent();
-    }
-    handler_leave(waiting);
-    errno = error;
-    return (int)pid;
-}
-
-static int start_worker(plait_server *handle, int worker, void *context)
-{
-    struct server *self = context;
-    struct waiting *waiting = handler_enter();
-    int r = 0;
-    (void)handle;
-    PyObject *failure = PyObject_CallMethod((PyObject *)self, "_begin", "i", worker);
-    const char *text = failure && failure != Py_None ? PyUnicode_AsUTF8AndSize(failure, NULL) : NULL;
-    if (text) r = plait_worker_fail(-ECANCELED, text);
-    else if (failure != Py_None) r = -ECANCELED;
-    ignore_exception(self);
-    Py_XDECREF(failure);
-    handler_leave(waiting);
-    return r;
-}
-
-static void end_worker(plait_server *handle, int worker, void *context)
-{
-    struct server *self = context;
-    struct waiting *waiting = handler_enter();
-    (void)handle;
-    (void)worker;
-    (void)Py_MakePendingCalls(); /* lines for the log */
-    ignore_exception(self);
-    PyObject *none = PyObject_CallMethod((PyObject *)self, "_end", NULL);
-    Py_XDECREF(none);
-    ignore_exception(self);
-    handler_leave(waiting);
-}
-
-/* In the supervisor: signals that Python has handlers for, and lines for the log. What they raise ends run(). */
-static void attend(plait_server *handle, void *context)
-{
-    struct server *self = context;
-    struct waiting *waiting = handler_enter();
-    char bytes[64];
-    while (read(self->bell, bytes, sizeof(bytes)) > 0) continue;
-    if (PyErr_CheckSignals() < 0 || Py_MakePendingCalls() < 0) {
-        PyObject *type, *value, *traceback;
-        PyErr_Fetch(&type, &value, &traceback);
-        PyErr_NormalizeException(&type, &value, &traceback);
-        if (self->error == NULL) self->error = Py_XNewRef(value);
-        Py_XDECREF(type);
-        Py_XDECREF(value);
-        Py_XDECREF(traceback);
-        (void)plait_server_stop(handle, 0);
-    }
-    handler_leave(waiting);
-}
-
-/* _supervise(bell, sigint, sigterm): plait_server_run with workers. BELL (not blocking) is readable when a signal
- * came; the signals, 0 for none, are those that workers leave to the library. */
-static PyObject *server_supervise(struct server *self, PyObject *args)
-{
-    struct waiting waiting;
-    plait_worker_hooks hooks = PLAIT_WORKER_HOOKS_INIT;
-    if (!PyArg_ParseTuple(args, "iii:_supervise", &self->bell, &self->usual[0], &self->usual[1])) return NULL;
-    if (enter(self) < 0) return NULL;
-    hooks.fork = fork_worker;
-    hooks.start = start_worker;
-    hooks.end = end_worker;
-    hooks.attend = attend;
-    hooks.attend_fd = self->bell;
-    hooks.context = self;
-    binding_hook_log();
-    int r = plait_server_workers(self->handle, &hooks);
-    if (r == 0) {
-        waiting_begin(&waiting);
-        r = plait_server_run(self->handle);
-        waiting_end(&waiting);
-    }
-    if (r < 0) return result_of(self, r);
-    return served(self, -ESHUTDOWN);
 }
 
 /* ---- life ---- */
@@ -574,16 +350,16 @@ static PyObject *server_new(PyTypeObject *type, PyObject *args, PyObject *named)
     options.inbound_bytes = inbound_bytes;
     options.outstanding = outstanding;
     options.spin_us = spin_us;
-    allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
-    struct server *self = (struct server *)allocate(type, 0);
+    PyObject *text = text_of(name);
+    struct server *self = text ? (struct server *)life_new(type, &kind, text) : NULL;
+    Py_XDECREF(text);
     if (self == NULL) return NULL;
     self->deferring = deferring;
-    self->name = text_of(name);
     binding_hook_log();
-    int r = self->name ? plait_server_open(&self->handle, name, &options) : -ENOMEM;
+    int r = plait_server_open((plait_server **)&self->life.handle, name, &options);
     if (r < 0) {
-        if (!PyErr_Occurred()) (void)raise_code(r);
-        Py_DECREF(self);
+        (void)raise_code(r);
+        Py_DECREF((PyObject *)self);
         return NULL;
     }
     self->next = open_servers;
@@ -604,42 +380,22 @@ static int server_traverse(struct server *self, visitproc visit, void *arg)
 static int server_clear(struct server *self)
 {
     Py_CLEAR(self->error);
-    if (self->handle) return 0; /* a handler may still be called */
+    if (self->life.handle) return 0; /* a handler may still be called */
     for (struct handler *handler = self->handlers; handler; handler = handler->next) Py_CLEAR(handler->callable);
     return 0;
 }
 
 static void server_dealloc(struct server *self)
 {
-    PyTypeObject *type = Py_TYPE((PyObject *)self);
-    PyObject *error_type, *value, *traceback;
-    PyObject_GC_UnTrack(self);
-    PyErr_Fetch(&error_type, &value, &traceback);
-    self->closing = true; /* in a cycle the subclass's __del__ has closed it already */
-    (void)really_close(self, -1);
-    PyErr_Restore(error_type, value, traceback);
+    PyObject_GC_UnTrack((PyObject *)self);
+    life_end(&self->life); /* in a cycle the subclass's __del__ has closed it already */
     (void)server_clear(self);
     while (self->handlers) {
         struct handler *handler = self->handlers;
         self->handlers = handler->next;
         PyMem_Free(handler);
     }
-    Py_XDECREF(self->name);
-    freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
-    release(self);
-    Py_DECREF(type);
-}
-
-static PyObject *server_name(struct server *self, void *unused)
-{
-    (void)unused;
-    return Py_NewRef(self->name);
-}
-
-static PyObject *server_closed(struct server *self, void *unused)
-{
-    (void)unused;
-    return PyBool_FromLong(self->handle == NULL || self->closing);
+    life_free(&self->life);
 }
 
 static PyObject *server_in_handler(struct server *self, void *unused)
@@ -651,7 +407,7 @@ static PyObject *server_in_handler(struct server *self, void *unused)
 static PyObject *server_worker(struct server *self, void *unused)
 {
     (void)unused;
-    return PyLong_FromLong(self->handle ? plait_server_worker(self->handle) : 0);
+    return PyLong_FromLong(self->life.handle ? plait_server_worker(self->life.handle) : 0);
 }
 
 static PyMethodDef methods[] = {
@@ -681,9 +437,9 @@ static PyMethodDef methods[] = {
 };
 
 static PyGetSetDef getters[] = {
-    { "name", (getter)server_name, NULL, "str: what it serves.", NULL },
+    { "name", life_name, NULL, "str: what it serves.", NULL },
     { "urls", (getter)server_urls, NULL, "list[str]: its listeners, with their real ports.", NULL },
-    { "closed", (getter)server_closed, NULL, "bool: close() was called.", NULL },
+    { "closed", life_closed, NULL, "bool: close() was called.", NULL },
     { "worker", (getter)server_worker, NULL, "int: the number of the worker that this process is, from 1; 0: none.",
       NULL },
     { "_in_handler", (getter)server_in_handler, NULL, NULL, NULL },
@@ -691,13 +447,10 @@ static PyGetSetDef getters[] = {
 };
 
 static PyType_Slot slots[] = {
-    { Py_tp_new, server_new },
-    { Py_tp_dealloc, server_dealloc },
-    { Py_tp_traverse, server_traverse },
-    { Py_tp_clear, server_clear },
-    { Py_tp_methods, methods },
-    { Py_tp_getset, getters },
-    { 0, NULL },
+    { Py_tp_new, server_new },           { Py_tp_dealloc, server_dealloc },
+    { Py_tp_traverse, server_traverse }, { Py_tp_clear, server_clear },
+    { Py_tp_methods, methods },          { Py_tp_getset, getters },
+    { Py_tp_repr, life_repr },           { 0, NULL },
 };
 
 PyType_Spec server_spec = {

@@ -1,95 +1,56 @@
-/* Subscriber. It first looks with the GIL; then waits without it, in slices, between which it hears of signals and of
- * a close() by another thread. */
+/* Subscriber. It first looks with the GIL, then waits without it. */
 #include "binding.h"
 
 #include <errno.h>
-#include <time.h>
-
-enum { SLICE_MS = 50 };
 
 struct subscriber {
-    PyObject_HEAD plait_subscriber *handle; /* NULL: closed */
-    PyObject *topic;
+    struct life life;
     int64_t timeout; /* ms, as plait_subscriber_next takes it */
-    bool inside;     /* a thread is; under the GIL */
-    bool closing;
 };
 
-static int enter(struct subscriber *self)
+static void end(struct life *life)
 {
-    if (self->handle == NULL || self->closing) {
-        (void)raise_text(EBADF, "this subscriber is closed: open another");
-        return -1;
-    }
-    if (self->inside) {
-        (void)raise_text(EBUSY, "another thread waits in this subscriber: give each a subscriber of its own");
-        return -1;
-    }
-    self->inside = true;
-    return 0;
-}
-
-static void leave(struct subscriber *self)
-{
-    self->inside = false;
-    if (!self->closing) return;
-    plait_subscriber *handle = self->handle;
-    self->handle = NULL;
+    plait_subscriber *handle = life->handle;
+    life->handle = NULL;
     plait_subscriber_close(handle);
 }
 
-static int64_t now_ms(void)
+static const struct kind kind = { .what = "subscriber", .again = "open", .end = end };
+
+static int enter(struct subscriber *self)
 {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+    if (self->life.users > 0 && !self->life.closing) {
+        (void)raise_text(EBUSY, "another thread waits in this subscriber: give each a subscriber of its own");
+        return -1;
+    }
+    return life_enter(&self->life);
 }
 
-/* With the exception set where it isn't 0. */
-static int wait_for(struct subscriber *self, int64_t timeout, plait_message **ret_message)
+/* What is there; -EAGAIN: nothing; -EINTR: it would have to wait for a connection. */
+static int look(struct subscriber *self, plait_message **ret_message)
 {
-    int64_t begun = now_ms();
-    for (;;) {
-        int64_t left = timeout == PLAIT_FOREVER ? SLICE_MS : timeout - (now_ms() - begun);
-        struct waiting waiting;
-        waiting_begin(&waiting);
-        int r = plait_subscriber_next(self->handle, left < 1 ? 1 : left > SLICE_MS ? SLICE_MS : left, ret_message);
-        waiting_end(&waiting);
-        if (r == 0) return 0;
-        if (PyErr_CheckSignals() < 0) return r;
-        if (self->closing) {
-            (void)raise_text(ECANCELED, "this subscriber was closed while it waited");
-            return r;
-        }
-        if (r == -EINTR) continue;
-        if (r != -ETIMEDOUT) {
-            (void)raise_code(r);
-            return r;
-        }
-        if (timeout == PLAIT_FOREVER || now_ms() - begun < timeout) continue;
-        PyObject *text =
-            PyUnicode_FromFormat("topic '%S': no message within %lld ms%s", self->topic, (long long)timeout,
-                                 plait_subscriber_publishers(self->handle) ? "" : " (nobody publishes it)");
-        if (text) (void)raise_text(r, PyUnicode_AsUTF8AndSize(text, NULL));
-        Py_XDECREF(text);
-        return r;
-    }
+    struct waiting waiting;
+    waiting_keep(&waiting, false);
+    int r = plait_subscriber_next(self->life.handle, PLAIT_NOW, ret_message);
+    waiting_kept(&waiting);
+    return r;
 }
 
 static PyObject *next_within(struct subscriber *self, int64_t timeout)
 {
+    struct waiting waiting = { .raised = false };
     plait_message *message;
     if (enter(self) < 0) return NULL;
-    int r = plait_subscriber_next(self->handle, PLAIT_NOW, &message);
-    if (r == -EAGAIN && timeout != PLAIT_NOW) {
-        r = wait_for(self, timeout, &message);
-    } else if (r == -EAGAIN) {
-        (void)raise_text(ETIMEDOUT, plait_error_text());
-    } else if (r < 0) {
-        (void)raise_code(r);
+    int r = look(self, &message);
+    if (r == -EINTR || (r == -EAGAIN && timeout != PLAIT_NOW)) {
+        waiting_begin(&waiting);
+        r = plait_subscriber_next(self->life.handle, timeout, &message);
+        waiting_end(&waiting);
     }
-    PyObject *result = r < 0 ? NULL : message_new(message);
-    leave(self);
+    PyObject *result = r == 0         ? message_new(message)
+                       : r == -EAGAIN ? raise_text(ETIMEDOUT, plait_error_text())
+                                      : life_failed(&self->life, &waiting, r);
+    life_leave(&self->life);
     return result;
 }
 
@@ -108,15 +69,18 @@ static PyObject *subscriber_iternext(struct subscriber *self)
     return next_within(self, self->timeout);
 }
 
-/* _try() -> Message; None: nothing is there. For plait.aio. */
+/* _try() -> Message; None: nothing is there; False: next() would connect anew, in a thread. For plait.aio. */
 static PyObject *subscriber_try(struct subscriber *self, PyObject *unused)
 {
     plait_message *message;
     (void)unused;
     if (enter(self) < 0) return NULL;
-    int r = plait_subscriber_next(self->handle, PLAIT_NOW, &message);
-    PyObject *result = r == 0 ? message_new(message) : r == -EAGAIN ? Py_NewRef(Py_None) : raise_code(r);
-    leave(self);
+    int r = look(self, &message);
+    PyObject *result = r == 0         ? message_new(message)
+                       : r == -EAGAIN ? Py_NewRef(Py_None)
+                       : r == -EINTR  ? Py_NewRef(Py_False)
+                                      : raise_code(r);
+    life_leave(&self->life);
     return result;
 }
 
@@ -124,10 +88,7 @@ static PyObject *subscriber_fd(struct subscriber *self, PyObject *unused)
 {
     (void)unused;
     if (enter(self) < 0) return NULL;
-    int r = plait_subscriber_fd(self->handle);
-    PyObject *result = r < 0 ? raise_code(r) : PyLong_FromLong(r);
-    leave(self);
-    return result;
+    return life_result(&self->life, plait_subscriber_fd(self->life.handle));
 }
 
 /* ---- life ---- */
@@ -140,37 +101,43 @@ static int take_reliable(PyObject *value, int32_t *ret_reliable)
     return yes < 0 ? -1 : 0;
 }
 
-static PyObject *open_with(PyTypeObject *type, PyObject *topic, int64_t timeout,
-                           const plait_subscriber_options *options)
+/* AT_ONCE: Error (code EINTR) instead of a wait. */
+static PyObject *open_with(PyTypeObject *type, PyObject *topic, int64_t timeout, plait_subscriber_options *options,
+                           bool at_once)
 {
     const char *text = PyUnicode_AsUTF8AndSize(topic, NULL);
-    allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
-    struct subscriber *self = text ? (struct subscriber *)allocate(type, 0) : NULL;
+    struct subscriber *self = text ? (struct subscriber *)life_new(type, &kind, topic) : NULL;
     struct waiting waiting;
     if (self == NULL) return NULL;
-    self->topic = Py_NewRef(topic);
     self->timeout = timeout;
+    options->interrupted = waiting_interrupted;
+    options->interrupted_context = &self->life.closing;
     binding_hook_log();
-    waiting_begin(&waiting);
-    int r = plait_subscriber_open(&self->handle, text, options);
-    waiting_end(&waiting);
-    if (r < 0) (void)raise_code(r);
-    if (r < 0 || PyErr_CheckSignals() < 0) Py_CLEAR(self);
+    if (at_once) waiting_keep(&waiting, false);
+    else waiting_begin(&waiting);
+    int r = plait_subscriber_open((plait_subscriber **)&self->life.handle, text, options);
+    if (at_once) waiting_kept(&waiting);
+    else waiting_end(&waiting);
+    if (r < 0 || waiting.raised) {
+        (void)life_failed(&self->life, &waiting, r);
+        Py_CLEAR(self);
+    }
     return (PyObject *)self;
 }
 
 static PyObject *subscriber_new(PyTypeObject *type, PyObject *args, PyObject *named)
 {
-    static const char *const keywords[] = { "topic", "history",     "reliable", "timeout", "connect_timeout",
-                                            "peer",  "max_message", "spin_us",  NULL };
+    static const char *const keywords[] = { "topic", "history",     "reliable", "timeout",  "connect_timeout",
+                                            "peer",  "max_message", "spin_us",  "_at_once", NULL };
     PyObject *topic, *reliable = Py_None, *timeout = Py_None, *connect_timeout = NULL, *peer = Py_None;
     unsigned long long max_message = 0;
     long long spin_us = 0;
     int64_t wait;
+    int at_once = 0;
     plait_subscriber_options options = PLAIT_SUBSCRIBER_OPTIONS_INIT;
-    if (!PyArg_ParseTupleAndKeywords(args, named, "U|I$OOOOKL:subscribe", (char **)(uintptr_t)keywords, &topic,
+    if (!PyArg_ParseTupleAndKeywords(args, named, "U|I$OOOOKLp:subscribe", (char **)(uintptr_t)keywords, &topic,
                                      &options.history, &reliable, &timeout, &connect_timeout, &peer, &max_message,
-                                     &spin_us))
+                                     &spin_us, &at_once))
         return NULL;
     if (milliseconds(timeout, &wait, "timeout") < 0 || take_reliable(reliable, &options.reliable) < 0) return NULL;
     if (connect_timeout && milliseconds(connect_timeout, &options.connect_timeout, "connect_timeout") < 0) return NULL;
@@ -178,35 +145,15 @@ static PyObject *subscriber_new(PyTypeObject *type, PyObject *args, PyObject *na
     options.spin_us = spin_us;
     PyObject *peer_text = peer == Py_None ? NULL : PyObject_Str(peer);
     if (peer_text) options.peer = PyUnicode_AsUTF8AndSize(peer_text, NULL);
-    PyObject *self = PyErr_Occurred() ? NULL : open_with(type, topic, wait, &options);
+    PyObject *self = PyErr_Occurred() ? NULL : open_with(type, topic, wait, &options, at_once);
     Py_XDECREF(peer_text);
     return self;
 }
 
-static PyObject *subscriber_close(struct subscriber *self, PyObject *unused)
-{
-    (void)unused;
-    if (self->handle != NULL && !self->closing) {
-        self->closing = true;
-        if (!self->inside) leave(self);
-    }
-    return Py_NewRef(Py_None);
-}
-
 static void subscriber_dealloc(struct subscriber *self)
 {
-    PyTypeObject *type = Py_TYPE((PyObject *)self);
-    plait_subscriber_close(self->handle);
-    Py_XDECREF(self->topic);
-    freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
-    release(self);
-    Py_DECREF(type);
-}
-
-static PyObject *subscriber_self(PyObject *self, PyObject *unused)
-{
-    (void)unused;
-    return Py_NewRef(self);
+    life_end(&self->life);
+    life_free(&self->life);
 }
 
 static PyObject *subscriber_iter(PyObject *self)
@@ -214,37 +161,13 @@ static PyObject *subscriber_iter(PyObject *self)
     return Py_NewRef(self);
 }
 
-static PyObject *subscriber_exit(struct subscriber *self, PyObject *args)
-{
-    (void)args;
-    return subscriber_close(self, NULL);
-}
-
 static PyObject *subscriber_publishers(struct subscriber *self, void *unused)
 {
     (void)unused;
     if (enter(self) < 0) return NULL;
-    PyObject *count = PyLong_FromSize_t(plait_subscriber_publishers(self->handle));
-    leave(self);
+    PyObject *count = PyLong_FromSize_t(plait_subscriber_publishers(self->life.handle));
+    life_leave(&self->life);
     return count;
-}
-
-static PyObject *subscriber_topic(struct subscriber *self, void *unused)
-{
-    (void)unused;
-    return Py_NewRef(self->topic);
-}
-
-static PyObject *subscriber_closed(struct subscriber *self, void *unused)
-{
-    (void)unused;
-    return PyBool_FromLong(self->handle == NULL || self->closing);
-}
-
-static PyObject *subscriber_repr(struct subscriber *self)
-{
-    return PyUnicode_FromFormat("<plait.Subscriber of %R%s>", self->topic,
-                                self->handle == NULL || self->closing ? ", closed" : "");
 }
 
 static PyMethodDef methods[] = {
@@ -254,20 +177,20 @@ static PyMethodDef methods[] = {
       "doesn't wait.\n\nRaises TimeoutError, Error (code EBADF closed, ECANCELED closed meanwhile, EBUSY another "
       "thread\n"
       "waits here, ECHILD after fork). KeyboardInterrupt ends it within 100 ms; nothing is lost." },
-    { "close", (PyCFunction)subscriber_close, METH_NOARGS,
+    { "close", life_close, METH_NOARGS,
       "close() -> None\n\nEnds; a second time does nothing. Messages that you keep stay valid; a thread that waits "
       "here gets an\nError within 100 ms." },
     { "_try", (PyCFunction)subscriber_try, METH_NOARGS, NULL },
     { "_fd", (PyCFunction)subscriber_fd, METH_NOARGS, NULL },
-    { "__enter__", subscriber_self, METH_NOARGS, NULL },
-    { "__exit__", (PyCFunction)subscriber_exit, METH_VARARGS, NULL },
+    { "__enter__", self_of, METH_NOARGS, NULL },
+    { "__exit__", life_exit, METH_VARARGS, NULL },
     { NULL, NULL, 0, NULL },
 };
 
 static PyGetSetDef getters[] = {
-    { "topic", (getter)subscriber_topic, NULL, "str: what it was subscribed to.", NULL },
+    { "topic", life_name, NULL, "str: what it was subscribed to.", NULL },
     { "publishers", (getter)subscriber_publishers, NULL, "int: how many it is subscribed to now.", NULL },
-    { "closed", (getter)subscriber_closed, NULL, "bool: close() was called.", NULL },
+    { "closed", life_closed, NULL, "bool: close() was called.", NULL },
     { NULL, NULL, NULL, NULL, NULL },
 };
 
@@ -278,7 +201,7 @@ static PyType_Slot slots[] = {
     { Py_tp_dealloc, subscriber_dealloc },
     { Py_tp_methods, methods },
     { Py_tp_getset, getters },
-    { Py_tp_repr, subscriber_repr },
+    { Py_tp_repr, life_repr },
     { Py_tp_iter, subscriber_iter },
     { Py_tp_iternext, subscriber_iternext },
     { 0, NULL },
@@ -287,6 +210,6 @@ static PyType_Slot slots[] = {
 PyType_Spec subscriber_spec = {
     .name = "plait.Subscriber",
     .basicsize = sizeof(struct subscriber),
-    .flags = Py_TPFLAGS_DEFAULT,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE,
     .slots = slots,
 };
