@@ -52,12 +52,8 @@ class Service:
         self.process.wait()
 
 
-async def call_for(method, in_flight, clients, serving):
-    """Calls per second, IN_FLIGHT at once, spread over CLIENTS, once SERVING threads or processes have answered."""
-    connected = [await plait.aio.connect("work", connect_timeout=30) for _ in range(clients)]
-    callers, seen = connected * (in_flight // clients), set()
-    while len(seen) < serving:
-        seen.update(reply.text for reply in await asyncio.gather(*(client.call("wait") for client in callers)))
+async def rate(callers, method):
+    """Calls per second; each of the callers always has one in flight."""
     end, count = time.perf_counter() + options.seconds, 0
 
     async def call(client):
@@ -68,14 +64,23 @@ async def call_for(method, in_flight, clients, serving):
 
     begun = time.perf_counter()
     await asyncio.gather(*(call(client) for client in callers))
-    rate = count / (time.perf_counter() - begun)
+    return count / (time.perf_counter() - begun)
+
+
+async def rates(methods, in_flight, clients, serving):
+    """By method, IN_FLIGHT calls at once, spread over CLIENTS, once SERVING threads or processes have answered."""
+    connected = [await plait.aio.connect("work", connect_timeout=30) for _ in range(clients)]
+    callers, seen = connected * (in_flight // clients), set()
+    while len(seen) < serving:
+        seen.update(reply.text for reply in await asyncio.gather(*(client.call("wait") for client in callers)))
+    found = {method: await rate(callers, method) for method in methods}
     for client in connected:
         client.close()
-    return rate
+    return found
 
 
-def measure(method, serving, in_flight=None, clients=1):
-    return asyncio.run(asyncio.wait_for(call_for(method, in_flight or 2 * serving, clients, serving), 60))
+def measure(methods, serving, in_flight=None, clients=1):
+    return asyncio.run(asyncio.wait_for(rates(methods, in_flight or 2 * serving, clients, serving), 60))
 
 
 def compute_for(begin, count):
@@ -110,9 +115,9 @@ def table():
         for name, command, kind in SERVICES:
             for count in COUNTS:
                 with Service(command, kind, count):
-                    for method in ("compute", "wait"):
+                    for method, figure in measure(("compute", "wait"), count).items():
                         key = f"{method}: {name}", count
-                        found[key] = max(found.get(key, 0), measure(method, count))
+                        found[key] = max(found.get(key, 0), figure)
     names = [f"{method}: {name}" for method in ("compute", "wait") for name, *_ in SERVICES]
     return [(name, [found[name, count] / found[name, 1] for count in COUNTS]) for name in names]
 
@@ -138,14 +143,14 @@ def plot(rows):
 
 def waiting():
     """How much more often 16 threads wait than one, for one client and for 16, with 16 calls in flight."""
-    rates = {}
+    found = {}
     for _ in range(options.rounds):
         for threads in (1, 16):
-            with Service(PYTHON, "threads", threads):
-                for clients in (1, 16):
-                    rate = measure("wait", threads, in_flight=16, clients=clients)
-                    rates[threads, clients] = max(rates.get((threads, clients), 0), rate)
-    return [rates[16, clients] / rates[1, clients] for clients in (1, 16)]
+            for clients in (1, 16):
+                with Service(PYTHON, "threads", threads):
+                    figure = measure(["wait"], threads, in_flight=16, clients=clients)["wait"]
+                found[threads, clients] = max(found.get((threads, clients), 0), figure)
+    return [found[16, clients] / found[1, clients] for clients in (1, 16)]
 
 
 def main():
@@ -162,9 +167,9 @@ def main():
     plot(rows)
 
     with Service(PYTHON, "processes", 2):
-        pairs = [(bare(FORK.Process, FORK.Barrier, 2), measure("compute", 2))
+        pairs = [(bare(FORK.Process, FORK.Barrier, 2), measure(["compute"], 2)["compute"])
                  for _ in range(options.rounds)]
-    alone, served = (max(rates) for rates in zip(*pairs))
+    alone, served = (max(figures) for figures in zip(*pairs))
     print(f"two served processes compute {served / alone:.2f} x what two bare ones do")
     one_client, many_clients = waiting()
     print(f"16 threads wait {one_client:.1f} x as often as one, for one asynchronous client with 16 calls in flight")

@@ -80,9 +80,9 @@ def main():
         while not options.count or looks < options.count:
             try:
                 seen = figures.look()
-            except (plait.PeerDied, plait.TimeoutError) as error:
+            except (plait.PeerDied, plait.NoSuchName, plait.TimeoutError) as error:
                 print("the monitor is gone, and waited for:", type(error).__name__, flush=True)
-                continue                                # the next call waits until it is back
+                continue                                # the next call waits for it, 30 s at a time
             looks += 1
             for name, value in seen.items():
                 history[name].append(value)

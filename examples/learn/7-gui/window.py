@@ -45,8 +45,8 @@ class Window:
         now = time.perf_counter()
         self.worst = max(self.worst, now - self.ticked - TICK / 1000)
         self.ticked = now
-        self.clock["text"] = f"{now - self.asked_at if self.asked_at else 0:.1f} s"
-        self.root.after(TICK, self.tick)
+        self.clock["text"] = f"{(now - self.asked_at) * 1000 if self.asked_at else 0:.0f} ms"
+        self.next_tick = self.root.after(TICK, self.tick)
 
     def asked(self):
         self.button["state"] = "disabled"
@@ -72,13 +72,14 @@ class Window:
 
     def close(self):
         self.closed = True
+        self.root.after_cancel(self.next_tick)
         self.root.destroy()
 
 
 def call():
     """The answer, or why there is none: a window must survive both."""
     try:
-        with plait.connect("oracle", connect_timeout=2) as client:
+        with plait.connect("oracle", connect_timeout=1) as client:
             return client.call("ask").text
     except plait.Error as error:
         return f"{type(error).__name__}: {error}"
@@ -105,7 +106,7 @@ def ask_in_thread(window):
 
 async def call_async(window):
     try:
-        async with await plait.aio.connect("oracle", connect_timeout=2) as client:
+        async with await plait.aio.connect("oracle", connect_timeout=1) as client:
             window.answered((await client.call("ask")).text)
     except plait.Error as error:
         window.answered(f"{type(error).__name__}: {error}")
