@@ -9,7 +9,7 @@ import time
 
 import plait
 
-BARS = " ▁▂▃▄▅▆▇█"
+BARS = "▁▂▃▄▅▆▇█"
 UNITS = {"cpu": "%", "memory": "%", "disk": "%", "pressure": "%", "network": "kB/s", "processes": ""}
 
 
@@ -43,7 +43,7 @@ class Figures:
 
 def plot(values, unit):
     most = 100 if unit == "%" else max(*values, 1)
-    return "".join(BARS[min(8, int(value * 8 / most + 0.5))] for value in values[-40:])
+    return "".join(BARS[min(7, int(value * 8 / most))] for value in values[-40:])
 
 
 def read_limits(alerts, parser):
