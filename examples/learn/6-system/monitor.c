@@ -11,6 +11,7 @@
 struct text {
     char bytes[8192];
     size_t used;
+    int full; /* something had no room */
 };
 
 __attribute__((format(printf, 2, 3))) static void add(struct text *text, const char *format, ...)
@@ -20,11 +21,13 @@ __attribute__((format(printf, 2, 3))) static void add(struct text *text, const c
     int n = vsnprintf(text->bytes + text->used, sizeof(text->bytes) - text->used, format, arguments);
     va_end(arguments);
     if (n > 0 && text->used + (size_t)n < sizeof(text->bytes)) text->used += (size_t)n;
+    else text->full = 1;
 }
 
 static void answer(plait_request *request, const struct text *text)
 {
-    plait_request_reply_as(request, PLAIT_JSON, text->bytes, text->used);
+    if (text->full) plait_request_fail(request, 1, "more than %zu bytes to tell", sizeof(text->bytes) - 1);
+    else plait_request_reply_as(request, PLAIT_JSON, text->bytes, text->used);
 }
 
 static FILE *open_or_fail(plait_request *request, const char *path)
