@@ -174,8 +174,16 @@ void pl_client_set_timer(struct plait_client *client); /* of plait_client_fd() *
 void pl_client_kick(struct plait_client *client);      /* makes a leader that sleeps look around */
 
 /* ---- choose.c ---- */
-/* The link for a call: connects if needed, until DEADLINE. FIRST: the one that sends stay on. 0 or -errno. */
-int pl_client_choose(struct plait_client *client, bool first, struct pl_deadline *deadline, struct pl_link **ret_link);
+/* The link for OUT: connects if needed, until DEADLINE. 0 or -errno; -EDEADLK: its caller waits, in a handler, and only
+ * the calling thread could answer. */
+int pl_client_choose(struct plait_client *client, const struct pl_outgoing *out, struct pl_deadline *deadline,
+                     struct pl_link **ret_link);
+/* OUT goes where the client's earlier sends and ordered calls went. */
+static inline bool pl_stays_first(const struct pl_outgoing *out)
+{
+    return out->one_way || out->flags & PLAIT_CALL_ORDERED;
+}
+bool pl_link_is_own(const struct pl_link *link); /* the calling thread, in a handler, is who serves it */
 int pl_client_connect_first(struct plait_client *client, struct pl_deadline *deadline);
 void pl_link_free(struct pl_link *link);
 /* The method's number on LINK: 0 and *ret_index (PL_METHOD_DEFAULT for none; *ret_named: by name); -EOPNOTSUPP. */
@@ -196,7 +204,6 @@ void pl_call_tell_cancelled(const struct pl_call *call); /* its server, while it
 void pl_client_resend(struct plait_client *client);
 void pl_client_ring_ready(struct plait_client *client);
 bool pl_link_lives(const struct plait_client *client, const struct pl_link *link);
-int pl_link_check_deadlock(const struct pl_link *link);
 /* LINK failed when it was used: another one, unless the deadline is over (-ETIMEDOUT with text). */
 int pl_link_forsake(struct plait_client *client, struct pl_deadline *deadline);
 

@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/options.h"
+#include "connection/context.h"
 #include "loop/crash.h"
 #include "transport/socket.h"
 #include "wire/name.h"
@@ -97,6 +98,7 @@ static int add_reactors(struct plait_server *server)
     /* F_FORK1: pairs with F_FORK2 in on_fork, which finds them prepared or not at all */
     atomic_signal_fence(memory_order_seq_cst);
     server->reactors = reactors;
+    atomic_fetch_add_explicit(&pl_context_servers, 1, memory_order_relaxed); /* relaxed: see context.h */
     return 0;
 }
 
@@ -262,6 +264,7 @@ void plait_server_close(plait_server *server)
     pl_listener_stop(server);
     if (server->reactors) {
         for (unsigned i = 0; i < server->reactor_count; i++) pl_reactor_deinit(&server->reactors[i]);
+        atomic_fetch_sub_explicit(&pl_context_servers, 1, memory_order_relaxed); /* relaxed: see context.h */
     }
     pl_claim_close(&server->claim);
     pl_status_service_remove(server->status);

@@ -232,10 +232,12 @@ void pl_reactor_rest(struct pl_reactor *reactor);  /* before a foreign loop wait
 void pl_reactor_main(struct pl_reactor *reactor);  /* as a thread: until reactor->over */
 void pl_reactor_enter(struct pl_reactor *reactor); /* the calling thread runs the loop from now on: for who looks */
 void pl_reactor_knock(struct pl_reactor *reactor, struct pl_session *session); /* any thread */
+/* For a new connection of the process PID (0: unknown), in the acceptor's thread. */
+struct pl_reactor *pl_reactor_emptiest(const struct plait_server *server, pid_t pid);
 
 /* ---- session.c ---- */
-/* Takes TRANSPORT. The session is handed to the emptiest reactor. NULL: out of memory, closed. */
-struct pl_session *pl_session_new(struct plait_server *server, struct pl_transport *transport,
+/* Takes TRANSPORT. To be handed to REACTOR, whose it is. NULL: out of memory, closed. */
+struct pl_session *pl_session_new(struct pl_reactor *reactor, struct pl_transport *transport,
                                   const struct pl_listener *listener, pid_t pid, uid_t uid, const char *address);
 void pl_session_adopt(struct pl_session *session); /* in its reactor's thread: new, or may go on */
 bool pl_session_serve(struct pl_session *session); /* true: something was received */

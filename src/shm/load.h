@@ -6,6 +6,7 @@
 
 #include <assert.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -66,6 +67,12 @@ void pl_load_detach(const struct pl_load_page *page); /* NULL is fine */
 static inline void pl_load_busy(struct pl_load_page *page, unsigned reactor, uint32_t busy)
 {
     atomic_store_explicit(&page->busy[reactor], busy, memory_order_relaxed);
+}
+
+static inline bool pl_load_is_busy(const struct pl_load_page *page, unsigned reactor)
+{
+    /* relaxed: a hint */
+    return atomic_load_explicit(&page->busy[reactor], memory_order_relaxed) != 0;
 }
 
 static inline void pl_load_defer(struct pl_load_page *page, int by)
