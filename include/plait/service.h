@@ -23,7 +23,7 @@ typedef struct plait_reply plait_reply;
 typedef struct plait_server_options {
     size_t size;
     int32_t threads;        /* reactors: 0 is 1, -1 is as many as there are CPUs; at most 64 */
-    int32_t exclusive;      /* nonzero: be the only instance of this name, or fail with -EADDRINUSE */
+    int32_t exclusive;      /* nonzero: be the only server of this name, with its workers, or fail with -EADDRINUSE */
     const char *allow;      /* who else may call: "alice,1001,@video,*" (user, uid, @group, everybody) */
     uint64_t max_message;   /* bytes; default 1 GiB locally, 16 MiB over the network */
     uint64_t inbound_bytes; /* request bytes held at once; default min(2 GiB, RAM / 4) */

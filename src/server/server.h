@@ -132,6 +132,9 @@ struct plait_server {
     int64_t spin_us;
     bool exclusive;
     bool spawning;   /* the fork that happens now is ours: listeners and the new worker's page stay */
+    bool spawned;    /* a worker that a program of its own opened */
+    int control_fd;  /* ... and not run yet: to its supervisor; else -1 */
+    int name_lock;   /* of a worker: the supervisor's, which holds the name until its last worker has ended; or -1 */
     unsigned worker; /* its number; 0: the supervisor, or none */
     unsigned restarts;
     pid_t supervisor;
@@ -207,6 +210,10 @@ struct plait_request {
 };
 
 /* ---- server.c ---- */
+/* What plait_server_open makes of OPTIONS before anything is claimed. */
+int pl_server_new(struct plait_server **ret_server, const char *name, const plait_server_options *options);
+/* FD, which is taken, listens on URL; TEXT is the same with its real port. */
+int pl_server_add_listener(struct plait_server *server, const struct pl_url *url, const char *text, int fd);
 int pl_server_check(const struct plait_server *server); /* -ECHILD after fork() */
 /* Reactors, claim and status page: what a server has that is no supervisor. In a worker with its load page and the
  * URLs' listeners, which it inherited. */

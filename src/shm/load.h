@@ -57,6 +57,10 @@ const char *pl_death_text(uint64_t death, char *text, size_t size);
 
 /* Server: creates the page; *ret_fd is sealed with FUTURE_WRITE and the caller's. */
 int pl_load_create(struct pl_load_page **ret_page, int *ret_fd);
+/* The same in two steps, for a supervisor and a worker that shares no memory with it: the second maps FD (borrowed) for
+ * writing, too, and seals it. */
+int pl_load_create_open(struct pl_load_page **ret_page, int *ret_fd);
+int pl_load_adopt(struct pl_load_page **ret_page, int fd);
 
 /* Client: checks and maps FD (borrowed) for reading. -EPROTO, -ENOMEM with text. */
 int pl_load_attach(const struct pl_load_page **ret_page, int fd);
