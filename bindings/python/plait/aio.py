@@ -17,7 +17,7 @@ import warnings
 from _thread import get_ident
 
 import plait
-from . import _failure, _plait
+from . import _failure, _plait, _spawn
 
 __all__ = ["Client", "Server", "Subscriber", "connect", "subscribe"]
 
@@ -264,6 +264,7 @@ class Server(_plait.Server):
     """
 
     def __new__(cls, name, **options):
+        _spawn.refuse_import()
         return super().__new__(cls, name, 1, _deferring=True, **options)
 
     def __init__(self, name, **options):

@@ -473,6 +473,30 @@ static int fork_worker(void *context)
     return (int)pid;
 }
 
+static int spawn_worker(plait_server *handle, int control, void *context)
+{
+    struct server *self = context;
+    struct waiting *waiting = handler_enter();
+    int pid = -1, error = EAGAIN;
+    (void)handle;
+    PyObject *number = PyObject_CallMethod((PyObject *)self, "_spawn", "i", control);
+    if (number) pid = (int)PyLong_AsLong(number);
+    if (PyErr_Occurred() && PyErr_ExceptionMatches(PyExc_OSError)) {
+        PyObject *type, *value, *traceback;
+        PyErr_Fetch(&type, &value, &traceback);
+        PyErr_NormalizeException(&type, &value, &traceback);
+        PyObject *code = PyObject_GetAttrString(value, "errno");
+        if (code && PyLong_Check(code)) error = (int)PyLong_AsLong(code);
+        Py_XDECREF(code);
+        PyErr_Restore(type, value, traceback);
+    }
+    ignore_exception(self);
+    Py_XDECREF(number);
+    handler_leave(waiting);
+    errno = error;
+    return pid;
+}
+
 static int start_worker(plait_server *handle, int worker, void *context)
 {
     struct server *self = context;
@@ -523,22 +547,11 @@ static void attend(plait_server *handle, void *context)
     handler_leave(waiting);
 }
 
-/* _supervise(bell, sigint, sigterm): plait_server_run with workers. BELL (not blocking) is readable when a signal
- * came; the signals, 0 for none, are those that workers leave to the library. */
-static PyObject *server_supervise(struct server *self, PyObject *args)
+static PyObject *run_with(struct server *self, const plait_worker_hooks *hooks)
 {
     struct waiting waiting;
-    plait_worker_hooks hooks = PLAIT_WORKER_HOOKS_INIT;
-    if (!PyArg_ParseTuple(args, "iii:_supervise", &self->bell, &self->usual[0], &self->usual[1])) return NULL;
-    if (enter(self) < 0) return NULL;
-    hooks.fork = fork_worker;
-    hooks.start = start_worker;
-    hooks.end = end_worker;
-    hooks.attend = attend;
-    hooks.attend_fd = self->bell;
-    hooks.context = self;
     binding_hook_log();
-    int r = plait_server_workers(self->handle, &hooks);
+    int r = plait_server_workers(self->handle, hooks);
     if (r == 0) {
         waiting_begin(&waiting);
         r = plait_server_run(self->handle);
@@ -548,22 +561,55 @@ static PyObject *server_supervise(struct server *self, PyObject *args)
     return served(self, -ESHUTDOWN);
 }
 
+/* _supervise(bell, sigint, sigterm, spawns): plait_server_run with workers. BELL (not blocking) is readable when a
+ * signal came; the signals, 0 for none, are those that workers leave to the library. */
+static PyObject *server_supervise(struct server *self, PyObject *args)
+{
+    int spawns;
+    plait_worker_hooks hooks = PLAIT_WORKER_HOOKS_INIT;
+    if (!PyArg_ParseTuple(args, "iiip:_supervise", &self->bell, &self->usual[0], &self->usual[1], &spawns)) return NULL;
+    if (enter(self) < 0) return NULL;
+    hooks.fork = fork_worker;
+    hooks.spawn = spawns ? spawn_worker : NULL;
+    hooks.start = start_worker;
+    hooks.end = end_worker;
+    hooks.attend = attend;
+    hooks.attend_fd = self->bell;
+    hooks.context = self;
+    return run_with(self, &hooks);
+}
+
+/* _run_worker(): the same in a worker that is an interpreter of its own. */
+static PyObject *server_run_worker(struct server *self, PyObject *unused)
+{
+    plait_worker_hooks hooks = PLAIT_WORKER_HOOKS_INIT;
+    (void)unused;
+    if (enter(self) < 0) return NULL;
+    hooks.start = start_worker;
+    hooks.end = end_worker;
+    hooks.context = self;
+    if (!self->started) Py_INCREF((PyObject *)self);
+    self->started = true; /* handlers that want to exit don't end more than themselves */
+    return run_with(self, &hooks);
+}
+
 /* ---- life ---- */
 
 static PyObject *server_new(PyTypeObject *type, PyObject *args, PyObject *named)
 {
     static const char *const keywords[] = { "name",        "threads", "processes",   "restart_burst",
                                             "exclusive",   "allow",   "max_message", "inbound_bytes",
-                                            "outstanding", "spin_us", "_deferring",  NULL };
+                                            "outstanding", "spin_us", "_deferring",  "_control",
+                                            NULL };
     const char *name, *allow = NULL;
-    int threads = 1, processes = 0, restart_burst = 0, exclusive = 0, deferring = 0;
+    int threads = 1, processes = 0, restart_burst = 0, exclusive = 0, deferring = 0, control = -1;
     unsigned long long max_message = 0, inbound_bytes = 0;
     unsigned outstanding = 0;
     long long spin_us = 0;
     plait_server_options options = PLAIT_SERVER_OPTIONS_INIT;
-    if (!PyArg_ParseTupleAndKeywords(args, named, "s|ii$ipzKKILp:Server", (char **)(uintptr_t)keywords, &name, &threads,
-                                     &processes, &restart_burst, &exclusive, &allow, &max_message, &inbound_bytes,
-                                     &outstanding, &spin_us, &deferring))
+    if (!PyArg_ParseTupleAndKeywords(args, named, "s|ii$ipzKKILpi:Server", (char **)(uintptr_t)keywords, &name,
+                                     &threads, &processes, &restart_burst, &exclusive, &allow, &max_message,
+                                     &inbound_bytes, &outstanding, &spin_us, &deferring, &control))
         return NULL;
     options.threads = threads;
     options.processes = processes;
@@ -580,7 +626,9 @@ static PyObject *server_new(PyTypeObject *type, PyObject *args, PyObject *named)
     self->deferring = deferring;
     self->name = text_of(name);
     binding_hook_log();
-    int r = self->name ? plait_server_open(&self->handle, name, &options) : -ENOMEM;
+    int r = self->name == NULL ? -ENOMEM
+            : control >= 0     ? plait_server_open_worker(&self->handle, control, &options)
+                               : plait_server_open(&self->handle, name, &options);
     if (r < 0) {
         if (!PyErr_Occurred()) (void)raise_code(r);
         Py_DECREF(self);
@@ -675,6 +723,7 @@ static PyMethodDef methods[] = {
       "KeyboardInterrupt ends the wait within 100 ms, and the closing goes on by itself." },
     { "_serve", (PyCFunction)server_serve, METH_O, NULL },
     { "_supervise", (PyCFunction)server_supervise, METH_VARARGS, NULL },
+    { "_run_worker", (PyCFunction)server_run_worker, METH_NOARGS, NULL },
     { "_dispatch", (PyCFunction)server_dispatch, METH_NOARGS, NULL },
     { "_fd", (PyCFunction)server_fd, METH_NOARGS, NULL },
     { NULL, NULL, 0, NULL },
