@@ -297,6 +297,117 @@ def asyncio_streams(cpus, count):
         return turn.measure(python("streams_call", turn.path, count))
 
 
+# ---- threads and processes ----
+
+SECONDS = 2.0
+
+
+def burn():
+    """Some milliseconds of the interpreter's own work."""
+    total = 0
+    for i in range(60_000):
+        total += i & 7
+    return total
+
+
+def rate_of(step):
+    """How often STEP() is done in a second, of SECONDS after a start."""
+    end = time.perf_counter() + 0.5
+    while time.perf_counter() < end:
+        step()
+    begun, count = time.perf_counter(), 0
+    while (now := time.perf_counter()) < begun + SECONDS:
+        step()
+        count += 1
+    return count / (now - begun)
+
+
+def burn_bare():
+    return rate_of(burn)
+
+
+def burn_serve(name, processes):
+    import plait
+
+    print("ready", flush=True)
+    plait.serve(name, {"": lambda request: str(burn())}, processes=int(processes))
+
+
+def wait_serve(name, threads):
+    import plait
+
+    def wait(request):
+        time.sleep(0.01)
+
+    print("ready", flush=True)
+    plait.serve(name, {"": wait}, threads=int(threads))
+
+
+def rate_by_threads(name, count):
+    """Calls per second of COUNT clients, each in a thread of its own."""
+    import threading
+
+    import plait
+
+    rates = []
+
+    def work():
+        with plait.connect(name) as client:
+            rates.append(rate_of(lambda: client.call("")))
+
+    threads = [threading.Thread(target=work) for _ in range(int(count))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return sum(rates)
+
+
+def rate_by_aio(name, count):
+    """Calls per second of one asynchronous client that has COUNT in flight."""
+    import asyncio
+
+    import plait.aio
+
+    async def main():
+        done, running = 0, True
+
+        async def work(client):
+            nonlocal done
+            while running:
+                await client.call("")
+                done += 1
+
+        async with await plait.aio.connect(name) as client:
+            tasks = [asyncio.create_task(work(client)) for _ in range(int(count))]
+            await asyncio.sleep(0.5)
+            begun, before = time.perf_counter(), done
+            await asyncio.sleep(SECONDS)
+            rate = (done - before) / (time.perf_counter() - begun)
+            running = False
+            await asyncio.gather(*tasks)
+            return rate
+
+    return asyncio.run(main())
+
+
+def burn_by_workers(count):
+    with Round(FREE) as turn:
+        turn.serve(python("burn_serve", "burn", count))
+        return turn.measure(python("rate_by_threads", "burn", 2 * count))
+
+
+def burn_by_bare_processes(count):
+    processes = [subprocess.Popen(python("burn_bare"), stdout=subprocess.PIPE) for _ in range(count)]
+    return sum(float(process.communicate()[0]) for process in processes)
+
+
+def wait_by(threads, how):
+    with Round(FREE) as turn:
+        turn.serve(python("wait_serve", "wait", threads))
+        return turn.measure(python(how, "wait", 16))
+
+
 def start_ms(*code):
     times = []
     for _ in range(5):
@@ -327,6 +438,10 @@ def at_most_more(much):
     return lambda pairs: statistics.median(ours - raw for ours, raw in pairs) <= much
 
 
+def at_least(factor):
+    return lambda pairs: statistics.median(ours / raw for ours, raw in pairs) >= factor
+
+
 def rows():
     mebi = 1 << 20
     yield Row("spinning", "64 B call, both spinning, two CPUs; C server", "us",
@@ -355,6 +470,14 @@ def rows():
     yield Row("import", "import plait, the interpreter's start included", "ms",
               lambda: start_ms("import plait"), "the interpreter's start", lambda: start_ms("pass"),
               "<= start + 15 ms", at_most_more(15))
+    yield Row("workers", "handlers that compute in Python: 2 processes", "calls/s", lambda: burn_by_workers(2),
+              "two bare processes", lambda: burn_by_bare_processes(2), ">= 0.95 x", at_least(0.95))
+    yield Row("threads-io", "handlers in Python that wait 10 ms, 16 clients: 16 threads", "calls/s",
+              lambda: wait_by(16, "rate_by_threads"), "one thread", lambda: wait_by(1, "rate_by_threads"), ">= 14 x",
+              at_least(14))
+    yield Row("threads-async", "the same, one asynchronous client with 16 in flight", "calls/s",
+              lambda: wait_by(16, "rate_by_aio"), "one thread", lambda: wait_by(1, "rate_by_aio"), ">= 14 x",
+              at_least(14))
 
 
 def figure(values):

@@ -1,6 +1,8 @@
 /* workers: the figures of threads and processes, each beside what it is compared with, in one run.
  *
- *     bench-workers [CALLS]          CALLS of the rolling restart, 1000000 by default
+ *     bench-workers [--json] [--only ROW] [CALLS]          CALLS of the rolling restart, 1000000 by default
+ *
+ * With --json: lines for bench/table.py. The status is 1 if a goal is missed.
  */
 #include <plait/plait.h>
 #include <poll.h>
@@ -19,6 +21,7 @@
 #include <unistd.h>
 
 enum { IO_MS = 10, IN_FLIGHT = 16, ROUND_MS = 1500, ROUNDS = 3, CRASHES = 11, RESIDENT = 200 << 20 };
+enum { CREW = 4, CALLERS = 8, KILLS = 5, WINDOW_MS = 1000, SAMPLES = 1 << 16 };
 
 static double now_ms(void)
 {
@@ -33,10 +36,59 @@ static int compare(const void *a, const void *b)
     return (left > right) - (left < right);
 }
 
-static double median(double *values, int count)
+/* ---- what is printed ---- */
+
+struct figure {
+    double median, least, most;
+};
+
+static struct figure figure(double *values, int count)
 {
     qsort(values, (size_t)count, sizeof(*values), compare);
-    return values[count / 2];
+    return (struct figure){ values[count / 2], values[0], values[count - 1] };
+}
+
+struct row {
+    const char *name, *what, *unit, *beside, *goal; /* beside NULL: nothing is; goal NULL: to be seen */
+    struct figure ours, raw;
+    bool reached;
+};
+
+static bool json, missed;
+static const char *only;
+
+static bool wanted_row(const char *name)
+{
+    return only == NULL || strncmp(name, only, strlen(only)) == 0;
+}
+
+static void print_json(const struct row *row)
+{
+    printf("{\"kind\":\"bench\",\"row\":\"%s\",\"what\":\"%s\",\"unit\":\"%s\","
+           "\"plait\":{\"median\":%.4f,\"min\":%.4f,\"max\":%.4f},",
+           row->name, row->what, row->unit, row->ours.median, row->ours.least, row->ours.most);
+    if (row->beside)
+        printf("\"raw\":{\"name\":\"%s\",\"median\":%.4f,\"min\":%.4f,\"max\":%.4f},\"ratio\":%.4f,", row->beside,
+               row->raw.median, row->raw.least, row->raw.most, row->ours.median / row->raw.median);
+    else printf("\"raw\":null,\"ratio\":null,");
+    printf("\"goal\":\"%s\",\"ok\":%s,\"note\":\"\"}\n", row->goal ? row->goal : "",
+           row->goal == NULL ? "null"
+           : row->reached    ? "true"
+                             : "false");
+}
+
+static void print_row(const struct row *row)
+{
+    missed |= row->goal != NULL && !row->reached;
+    if (json) {
+        print_json(row);
+    } else {
+        printf("%-66s %9.2f (%.2f...%.2f) %s", row->what, row->ours.median, row->ours.least, row->ours.most, row->unit);
+        if (row->beside) printf("; %s %.2f: %.2f x", row->beside, row->raw.median, row->ours.median / row->raw.median);
+        if (row->goal) printf("; %s: %s", row->goal, row->reached ? "reached" : "MISSED");
+        printf("\n");
+    }
+    fflush(stdout);
 }
 
 /* ---- handlers ---- */
@@ -195,12 +247,6 @@ static double one_client(void)
 
 /* ---- the rows ---- */
 
-static void row(const char *what, double got, double than, const char *unit, double ratio, const char *goal)
-{
-    printf("%-58s %10.2f %10.2f %-8s %7.2f   %s\n", what, got, than, unit, ratio, goal);
-    fflush(stdout);
-}
-
 static double one_by_async(void)
 {
     return one_client();
@@ -215,9 +261,10 @@ static double sixty_four(void)
 }
 
 /* The same load on MANY threads and on one, in turn. */
-static void threads_row(const char *what, plait_handler *handler, int many, double (*load)(void), const char *goal)
+static void threads_row(struct row row, plait_handler *handler, int many, double (*load)(void), double goal)
 {
     double with[ROUNDS], without[ROUNDS];
+    if (!wanted_row(row.name)) return;
     for (int i = 0; i < ROUNDS; i++) {
         pid_t pid = start(handler, 1, 0, NULL);
         without[i] = load();
@@ -226,8 +273,12 @@ static void threads_row(const char *what, plait_handler *handler, int many, doub
         with[i] = load();
         stop(pid);
     }
-    double a = median(with, ROUNDS), b = median(without, ROUNDS);
-    row(what, a, b, "calls/s", a / b, goal);
+    row.unit = "calls/s";
+    row.beside = "one thread";
+    row.ours = figure(with, ROUNDS);
+    row.raw = figure(without, ROUNDS);
+    row.reached = row.ours.median >= goal * row.raw.median;
+    print_row(&row);
 }
 
 static int worker_pid(void)
@@ -249,22 +300,21 @@ static void *call_once(void *client)
     return NULL;
 }
 
-static void crash_row(const char *what, int number, bool cores)
+/* Sets the limit of cores for the rest of this program. */
+static void crash_row(struct row row, int number, bool cores)
 {
     double took[CRASHES];
-    struct rlimit limit = { cores ? RLIM_INFINITY : 0, cores ? RLIM_INFINITY : 0 };
-    pid_t pid = fork(); /* the limit is the children's */
-    if (pid != 0) {
-        waitpid(pid, NULL, 0);
-        return;
-    }
+    struct rlimit limit;
+    if (!wanted_row(row.name)) return;
+    getrlimit(RLIMIT_CORE, &limit);
+    limit.rlim_cur = cores ? limit.rlim_max : 0;
     setrlimit(RLIMIT_CORE, &limit);
     pid_t server = start(hang, 1, 2, touch_memory);
     for (int i = 0; i < CRASHES; i++) {
         plait_client *client;
         pthread_t thread;
         int victim = 0;
-        if (plait_client_open(&client, "measured", NULL) < 0) _exit(1);
+        if (plait_client_open(&client, "measured", NULL) < 0) exit(1);
         pthread_create(&thread, NULL, call_once, client);
         while ((victim = worker_pid()) == 0) poll(NULL, 0, 1);
         double before = now_ms();
@@ -275,16 +325,123 @@ static void crash_row(const char *what, int number, bool cores)
         poll(NULL, 0, 400);
     }
     stop(server);
-    double most = 0, middle = median(took, CRASHES);
-    for (int i = 0; i < CRASHES; i++) most = took[i] > most ? took[i] : most;
-    row(what, middle, most, "ms", middle / most, cores ? "<= 2 ms (2nd: the longest)" : "(2nd: the longest)");
-    fflush(NULL);
-    _exit(0);
+    row.unit = "ms";
+    row.ours = figure(took, CRASHES);
+    row.reached = row.ours.median <= 2;
+    print_row(&row);
 }
 
-static void rolling_row(long calls)
+/* ---- a worker is killed under load: the others' calls ---- */
+
+static struct caller {
+    pthread_t thread;
+    atomic_size_t count;
+    double ended[SAMPLES], took[SAMPLES]; /* of calls that were answered */
+} callers[CALLERS];
+
+static void wait_1_ms(plait_request *request, void *context)
 {
+    struct timespec span = { 0, 1000000 };
+    (void)context;
+    nanosleep(&span, NULL);
+    plait_request_reply(request, "x", 1);
+}
+
+static void *sample_on(void *context)
+{
+    struct caller *self = context;
+    plait_client *client;
+    if (plait_client_open(&client, "measured", NULL) < 0) return NULL;
+    for (size_t i = 0; !over && i < SAMPLES;) {
+        double begun = now_ms();
+        if (plait_client_call(client, "", "12345678", 8, NULL, NULL) < 0) {
+            failed++;
+            continue;
+        }
+        self->ended[i] = now_ms();
+        self->took[i] = self->ended[i] - begun;
+        self->count = ++i;
+    }
+    plait_client_close(client);
+    return NULL;
+}
+
+/* The 99th percentile of what ended within WINDOW_MS of FROM. */
+static double p99(double from)
+{
+    static double times[CALLERS * SAMPLES];
+    int count = 0;
+    for (int i = 0; i < CALLERS; i++)
+        for (size_t k = 0; k < callers[i].count; k++)
+            if (callers[i].ended[k] >= from && callers[i].ended[k] < from + WINDOW_MS)
+                times[count++] = callers[i].took[k];
+    if (count == 0) return 0;
+    qsort(times, (size_t)count, sizeof(*times), compare);
+    return times[count - 1 - count / 100];
+}
+
+/* True if CREW workers serve, none of them NOT; *ret_pid is one of them. */
+static bool complete(int not, int *ret_pid)
+{
+    plait_watch *watch;
+    bool found = false;
+    if (plait_watch_open(&watch, "measured") < 0) return false;
+    size_t count = plait_watch_count(watch);
+    for (size_t i = 0; i < count; i++) {
+        *ret_pid = plait_watch_at(watch, i)->pid;
+        found |= *ret_pid == not ;
+    }
+    plait_watch_close(watch);
+    return count == CREW && !found;
+}
+
+/* One worker is killed; a fresh supervisor for each, since one whose workers die again and again waits a little longer
+ * each time. */
+static void strike(double *before, double *after, double *short_ms)
+{
+    int victim = 0, other;
+    pid_t pid = start(wait_1_ms, 1, CREW, NULL);
+    over = false;
+    for (int i = 0; i < CALLERS; i++) {
+        callers[i].count = 0;
+        pthread_create(&callers[i].thread, NULL, sample_on, &callers[i]);
+    }
+    poll(NULL, 0, WINDOW_MS + 200);
+    while (!complete(0, &victim)) poll(NULL, 0, 1);
+    double struck = now_ms();
+    kill(victim, SIGKILL);
+    while (!complete(victim, &other)) poll(NULL, 0, 1);
+    *short_ms = now_ms() - struck;
+    while (now_ms() < struck + WINDOW_MS) poll(NULL, 0, 1);
+    over = true;
+    for (int i = 0; i < CALLERS; i++) pthread_join(callers[i].thread, NULL);
+    stop(pid);
+    *before = p99(struck - WINDOW_MS);
+    *after = p99(struck);
+}
+
+static void survivors_rows(struct row latency, struct row strength)
+{
+    double before[KILLS], after[KILLS], short_ms[KILLS];
+    if (!wanted_row(latency.name)) return;
+    failed = 0;
+    for (int i = 0; i < KILLS; i++) strike(&before[i], &after[i], &short_ms[i]);
+    latency.unit = strength.unit = "ms";
+    latency.beside = "before";
+    latency.ours = figure(after, KILLS);
+    latency.raw = figure(before, KILLS);
+    latency.reached = latency.ours.median <= 3 * latency.raw.median && failed <= KILLS; /* the victims' own calls */
+    print_row(&latency);
+    strength.ours = figure(short_ms, KILLS);
+    strength.reached = strength.ours.median <= 200;
+    print_row(&strength);
+}
+
+static void rolling_row(struct row row, long calls)
+{
+    char text[64];
     pthread_t threads[8];
+    if (!wanted_row(row.name)) return;
     pid_t pid = start(echo, 1, 3, NULL);
     int restarts = 0;
     over = false;
@@ -297,20 +454,49 @@ static void rolling_row(long calls)
     }
     for (int i = 0; i < 8; i++) pthread_join(threads[i], NULL);
     stop(pid);
-    row("rolling restart under load: failed of calls", (double)failed, (double)done, "calls", (double)restarts,
-        "0 failed (3rd: SIGHUPs)");
+    snprintf(text, sizeof(text), "failed of %ld calls, %d SIGHUPs", (long)done, restarts);
+    row.unit = text;
+    row.ours = (struct figure){ (double)failed, (double)failed, (double)failed };
+    row.reached = failed == 0;
+    print_row(&row);
 }
 
 int main(int argc, char **argv)
 {
-    long calls = argc > 1 ? atol(argv[1]) : 1000000;
-    printf("%-58s %10s %10s %-8s %7s   %s\n", "WHAT", "GOT", "BESIDE", "UNIT", "RATIO", "TO REACH");
-    threads_row("handlers wait 10 ms, 16 clients: 16 threads, 1 thread", wait_10_ms, 16, sixteen, ">= 14");
-    threads_row("the same, one asynchronous client, 16 in flight", wait_10_ms, 16, one_by_async, ">= 14");
-    threads_row("handlers use 100 us of CPU, 64 clients: 2 threads, 1", burn_100_us, 2, sixty_four, ">= 1.6");
-    crash_row("SIGSEGV in a worker of 200 MB, core written: error told", SIGSEGV, true);
-    crash_row("the same, no core", SIGSEGV, false);
-    crash_row("kill -9 of the same worker", SIGKILL, false);
-    rolling_row(calls);
-    return 0;
+    long calls = 1000000;
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--json") == 0) json = true;
+        else if (strcmp(argv[i], "--only") == 0 && i + 1 < argc) only = argv[++i];
+        else if (atol(argv[i]) > 0) calls = atol(argv[i]);
+        else return fprintf(stderr, "usage: bench-workers [--json] [--only ROW] [CALLS]\n"), 2;
+    }
+    threads_row((struct row){ .name = "threads-io",
+                              .what = "handlers that wait 10 ms, 16 clients: 16 threads",
+                              .goal = ">= 14 x" },
+                wait_10_ms, IN_FLIGHT, sixteen, 14);
+    threads_row((struct row){ .name = "threads-async",
+                              .what = "the same, one asynchronous client with 16 in flight",
+                              .goal = ">= 14 x" },
+                wait_10_ms, IN_FLIGHT, one_by_async, 14);
+    threads_row((struct row){ .name = "threads-cpu",
+                              .what = "handlers that use 100 us of CPU, 64 clients: 2 threads",
+                              .goal = ">= 1.6 x" },
+                burn_100_us, 2, sixty_four, 1.6);
+    crash_row((struct row){ .name = "crash-core",
+                            .what = "SIGSEGV in a worker with 200 MB resident, core written, to its caller's error",
+                            .goal = "<= 2 ms" },
+              SIGSEGV, true);
+    crash_row((struct row){ .name = "crash-bare", .what = "the same without a core", .goal = "<= 2 ms" }, SIGSEGV,
+              false);
+    crash_row((struct row){ .name = "crash-kill", .what = "kill -9 of the same worker" }, SIGKILL, false);
+    survivors_rows(
+        (struct row){ .name = "survivors",
+                      .what = "kill -9 of one of 4 workers under load: p99 of all answers in the second after it",
+                      .goal = "<= 3 x, none but the victim's call fails" },
+        (struct row){ .name = "strength", .what = "the same: until 4 workers serve again", .goal = "<= 200 ms" });
+    rolling_row((struct row){ .name = "rolling",
+                              .what = "replacing 3 workers by SIGHUP again and again under 8 callers",
+                              .goal = "0 failed" },
+                calls);
+    return missed;
 }

@@ -156,7 +156,7 @@ static const struct option options[] = {
     { .name = "--exclusive",
       .kind = OPTION_FLAG,
       .value = &exclusive,
-      .help = "be the only instance of NAME, or fail and say who is" },
+      .help = "be the only server of NAME, with its workers, or fail and say who\nis" },
     { .name = "--echo", .kind = OPTION_FLAG, .value = &echo, .help = "answer each call with its own body" },
     { .name = "--json",
       .kind = OPTION_FLAG,

@@ -100,6 +100,21 @@ static void print_tasks(const plait_watch *watch, int32_t pid, const struct task
     table_print(&table);
 }
 
+/* A supervisor's own threads handle nothing: who looks at them mostly wants those of its workers. */
+static void print_workers(const plait_watch *watch, int32_t pid)
+{
+    bool any = false;
+
+    for (size_t i = 0; watch && i < plait_watch_count(watch); i++) {
+        const plait_watch_instance *instance = plait_watch_at(watch, i);
+        if (instance->supervisor != pid || instance->worker == 0) continue;
+        printf("%s%s worker %u: pid %d", any ? ", " : "\nsupervises ", instance->service, instance->worker,
+               (int)instance->pid);
+        any = true;
+    }
+    if (any) printf("\n");
+}
+
 static int run(int argc, char **argv)
 {
     struct task *tasks = NULL;
@@ -110,7 +125,8 @@ static int run(int argc, char **argv)
 
     if (argc < 2) return command_usage("threads", "of which process? Give its PID (plait ls shows them)");
     if (argc > 2) return command_usage("threads", "%s: one PID at a time", argv[2]);
-    if (!number_parse(argv[1], 1, INT32_MAX, &pid)) return command_usage("threads", "%s: not a process id", argv[1]);
+    if (!number_parse(argv[1], 1, INT32_MAX, &pid))
+        return command_usage("threads", "%s: not a process id (plait ls NAME shows those of a name)", argv[1]);
     r = tasks_read((int32_t)pid, interval, &tasks, &count);
     if (r == -ESRCH) {
         complain("threads %d: no such process (plait ls shows those that serve)", (int)pid);
@@ -124,7 +140,10 @@ static int run(int argc, char **argv)
     if (plait_watch_open(&watch, NULL) < 0) complain("threads %d: %s", (int)pid, plait_error_text());
     for (size_t i = 0; json && i < count && !output_failed(); i++)
         json_thread((int32_t)pid, &tasks[i], known_thread(watch, (int32_t)pid, tasks[i].tid));
-    if (!json) print_tasks(watch, (int32_t)pid, tasks, count);
+    if (!json) {
+        print_tasks(watch, (int32_t)pid, tasks, count);
+        print_workers(watch, (int32_t)pid);
+    }
     plait_watch_close(watch);
     free(tasks);
     return STATUS_OK;
@@ -149,7 +168,8 @@ const struct command command_threads = {
             "last --interval, CPU where it ran last, WAITS IN the kernel function that it sleeps in, where the\n"
             "kernel shows that (to you: your own processes, mostly). Of a process that serves by plait also\n"
             "LIBRARY ID, which is pthread_self(), in Python threading.get_ident(); how many requests the thread\n"
-            "has HANDLED; what it is HANDLING and since when. That is right also while the process is stopped.\n"
+            "has HANDLED; what it is HANDLING and since when. That is right also while the process is stopped. A\n"
+            "supervisor handles nothing: below its threads stand its workers.\n"
             "\n"
             "Examples:\n"
             "  plait threads 4711\n"

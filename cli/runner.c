@@ -89,6 +89,7 @@ static void *work(void *context)
 {
     struct runner *runner = context;
 
+    pthread_setname_np(pthread_self(), "plait/command"); /* and not that of the thread that started it */
     pthread_mutex_lock(&runner->lock);
     for (;;) {
         struct waiting *first = runner->head;

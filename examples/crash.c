@@ -1,7 +1,7 @@
 /* crash: an experiment. One of four workers is killed in the middle of a load: what do the callers see before, during
  * and after?
  *
- *     crash [SIGNAL [FILE.svg]]        11 (SIGSEGV) by default; the plot is written where FILE says
+ *     crash-experiment [SIGNAL [FILE.svg]]        11 (SIGSEGV) by default; the plot is written where FILE says
  *
  * Eight callers call without a pause; each call takes its worker a millisecond. After a second one worker gets the
  * signal. "during" lasts until four workers serve again.
@@ -18,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -68,6 +69,8 @@ static int serve(int ready)
     plait_server_options options = PLAIT_SERVER_OPTIONS_INIT;
     plait_worker_hooks hooks = PLAIT_WORKER_HOOKS_INIT;
     plait_server *server = NULL;
+    struct rlimit no_core = { 0, 0 };
+    setrlimit(RLIMIT_CORE, &no_core); /* no file is left behind */
     options.processes = WORKERS;
     hooks.ready = tell_ready;
     hooks.context = &ready;
@@ -75,7 +78,7 @@ static int serve(int ready)
     if (r == 0) r = plait_server_handle(server, "work", work, NULL);
     if (r == 0) r = plait_server_workers(server, &hooks);
     if (r == 0) r = plait_server_run(server);
-    if (r < 0) fprintf(stderr, "crash: %s\n", plait_error_text());
+    if (r < 0) fprintf(stderr, "crash-experiment: %s\n", plait_error_text());
     plait_server_close(server);
     return r < 0;
 }
@@ -197,7 +200,7 @@ static int plot(const char *path, const struct phase *during, int signal_number)
     double from = during->from - 200, to = during->from + 300;
     FILE *file = fopen(path, "we");
     if (file == NULL) {
-        fprintf(stderr, "crash: %s: %s\n", path, strerror(errno));
+        fprintf(stderr, "crash-experiment: %s: %s\n", path, strerror(errno));
         return 1;
     }
     fprintf(file,
@@ -240,12 +243,12 @@ static double strike(int victim, int number)
 static int experiment(int number, const char *svg)
 {
     int pids[WORKERS];
-    if (look(pids) != WORKERS) return fprintf(stderr, "crash: not every worker serves\n"), 1;
+    if (look(pids) != WORKERS) return fprintf(stderr, "crash-experiment: not every worker serves\n"), 1;
     start_ms = now_ms();
     for (int i = 0; i < CALLERS; i++) {
         callers[i].samples = calloc(CALLS_MAX, sizeof(struct sample));
         if (callers[i].samples == NULL || pthread_create(&callers[i].thread, NULL, call_on, &callers[i]) != 0)
-            return fprintf(stderr, "crash: no memory or thread for a caller\n"), 1;
+            return fprintf(stderr, "crash-experiment: no memory or thread for a caller\n"), 1;
     }
     poll(NULL, 0, BEFORE_MS);
     double struck = now_ms() - start_ms, whole = strike(pids[1], number);
@@ -269,6 +272,7 @@ static int experiment(int number, const char *svg)
         }
     }
     int r = svg ? plot(svg, &phases[1], number) : 0;
+    if (svg && r == 0) printf("plotted in %s\n", svg);
     for (int i = 0; i < CALLERS; i++) free(callers[i].samples);
     return r;
 }
@@ -277,7 +281,9 @@ int main(int argc, char **argv)
 {
     int number = argc > 1 ? atoi(argv[1]) : SIGSEGV, ready[2], status = 1;
     char byte;
-    if (number < 1 || number > 31) return fprintf(stderr, "usage: crash [SIGNAL [FILE.svg]]\n"), 2;
+    if (number < 1 || number > 31)
+        return fprintf(stderr, "usage: crash-experiment [SIGNAL [FILE.svg]], such as: crash-experiment 9 plot.svg\n"),
+               2;
     if (pipe(ready) < 0) return 1;
     pid_t supervisor = fork();
     if (supervisor < 0) return 1;

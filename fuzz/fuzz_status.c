@@ -5,8 +5,7 @@
  * The first byte says how to read the rest: bit 0 gives it a sound head, bit 1 cuts it into three copies.
  */
 #include "base/error.h"
-#include "fuzz_wire.h"
-#include "observe/reader.h"
+#include "fuzz_page.h"
 #include <errno.h>
 
 static void require_text(const char *text, size_t room)
@@ -49,19 +48,6 @@ static void require_sane(const struct pl_status_picture *picture)
         REQUIRE(picture->pools[i].id != 0);
         require_text(picture->pools[i].name, sizeof picture->pools[i].name);
     }
-}
-
-static void mend_head(uint8_t *page, size_t size)
-{
-    struct pl_status_head head;
-    if (size < sizeof head) return;
-    memcpy(&head, page, sizeof head);
-    head.magic = PL_STATUS_MAGIC;
-    head.version = PL_STATUS_VERSION;
-    head.size = sizeof head / 64 * 64 + 64;
-    head.counter_count = PL_COUNTERS;
-    for (int i = 0; i < PL_COUNTERS; i++) strcpy(head.counter_names[i], pl_counter_table[i].name);
-    memcpy(page, &head, sizeof head);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

@@ -23,7 +23,7 @@ typedef struct plait_reply plait_reply;
 typedef struct plait_server_options {
     size_t size;
     int32_t threads;        /* reactors: 0 is 1, -1 is as many as there are CPUs; at most 64 */
-    int32_t exclusive;      /* nonzero: be the only instance of this name, or fail with -EADDRINUSE */
+    int32_t exclusive;      /* nonzero: be the only server of this name, with its workers, or fail with -EADDRINUSE */
     const char *allow;      /* who else may call: "alice,1001,@video,*" (user, uid, @group, everybody) */
     uint64_t max_message;   /* bytes; default 1 GiB locally, 16 MiB over the network */
     uint64_t inbound_bytes; /* request bytes held at once; default min(2 GiB, RAM / 4) */
@@ -45,7 +45,12 @@ int plait_server_open(plait_server **ret_server, const char *name, const plait_s
 
 /* Called on a reactor thread. It answers with plait_request_reply, replyf or fail, or takes
  * the request away with plait_request_defer; if it does neither, the caller gets an error.
- * While it runs, its reactor serves nobody else. */
+ * While it runs, its reactor serves nobody else.
+ * A call to its own name that it waits for goes to another instance or another reactor; where there
+ * is none (or the call is ordered, and its connection is served by this very reactor) it is -EDEADLK
+ * at once. Not noticed, and ended by their deadlines, are handlers that wait for each other in a
+ * circle; calls over raw, lines, length and udp://, which know no instance; connecting by a URL to a
+ * server whose only thread this is; and waiting for another thread of the program that does any of it. */
 typedef void plait_handler(plait_request *request, void *context);
 
 /* METHOD "" is what callers get that name none; where it isn't registered and the server has
@@ -162,7 +167,8 @@ typedef struct plait_client_options {
  * An absent name is waited for until connect_timeout; connects before it returns.
  * Errors: -EINVAL, -ENOENT (the text lists the directories searched and near names),
  * -ECONNREFUSED, -ETIMEDOUT, -EACCES, -EPROTO (not plait, or another major version),
- * -EPROTONOSUPPORT (scheme), -EMFILE, -ENOMEM. */
+ * -EPROTONOSUPPORT (scheme), -EMFILE, -ENOMEM; -EDEADLK (in a handler: the name's only instance is
+ * this one, and its only thread runs the handler). */
 int plait_client_open(plait_client **ret_client, const char *target, const plait_client_options *options);
 
 typedef struct plait_call_options {

@@ -10,6 +10,7 @@ extern "C" {
 
 /* As in service.h, whichever comes first. */
 typedef struct plait_server plait_server;
+typedef struct plait_server_options plait_server_options;
 typedef struct plait_request plait_request;
 typedef void plait_handler(plait_request *request, void *context);
 
@@ -63,6 +64,10 @@ typedef struct plait_worker_hooks {
      * For what must not wait until run returns; it may call plait_server_stop(). */
     void (*attend)(plait_server *server, void *context);
     int attend_fd;
+    /* Called instead of forking: starts a program, mostly this one anew, that becomes the worker. It inherits the
+     * descriptor CONTROL, which is close-on-exec here, and gives it to plait_server_open_worker(). Returns its pid, a
+     * child of this process; -1 with errno. Where threads run already, or memory isn't to be shared with them. */
+    int (*spawn)(plait_server *server, int control, void *context);
 } plait_worker_hooks;
 #define PLAIT_WORKER_HOOKS_INIT                                                                                        \
     {                                                                                                                  \
@@ -71,6 +76,14 @@ typedef struct plait_worker_hooks {
 
 /* Before run. HOOKS is copied. Errors: -EINVAL, -E2BIG, -EBUSY (running). */
 int plait_server_workers(plait_server *server, const plait_worker_hooks *hooks);
+
+/* In a program that a `spawn` hook started: opens, in place of plait_server_open, the supervisor's server as one of its
+ * workers, with its name and listeners; `exclusive` and `processes` of OPTIONS are the supervisor's, too. Takes
+ * CONTROL, whatever it returns. Then as ever: plait_server_handle, plait_server_workers (start, end), plait_server_run,
+ * which returns when this worker is to end; the program then exits, with 0 if all is well. Until it runs it is killed
+ * if the supervisor dies. Errors: as plait_server_open; -ECONNRESET (the supervisor is gone), -EPROTO (CONTROL is
+ * something else, or another version's). */
+int plait_server_open_worker(plait_server **ret_server, int control, const plait_server_options *options);
 
 /* For a `start` hook that can't go on: what plait_error_text() says afterwards, and run's caller is told. Returns CODE.
  */

@@ -196,13 +196,11 @@ int pl_link_forsake(struct plait_client *client, struct pl_deadline *deadline)
 static int send_out(struct plait_client *client, const struct pl_outgoing *out, struct pl_call *call,
                     struct pl_deadline *deadline, bool borrow, struct pl_link **ret_link)
 {
-    bool first = out->one_way || out->flags & PLAIT_CALL_ORDERED;
     for (;;) {
         struct pl_link *link;
-        int r = pl_client_choose(client, first, deadline, &link);
-        if (r == 0 && out->waits) r = pl_link_check_deadlock(link);
+        int r = pl_client_choose(client, out, deadline, &link);
         if (r < 0) return r;
-        if (__builtin_expect(out->loan != NULL, 0) && !first) link = pl_client_lender(client, out, link);
+        if (__builtin_expect(out->loan != NULL, 0) && !pl_stays_first(out)) link = pl_client_lender(client, out, link);
         if (link->idless && out->one_way)
             return pl_error(-EOPNOTSUPP, "%s has no one-way messages: every request is answered",
                             pl_url_messages(client->target));

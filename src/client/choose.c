@@ -1,7 +1,8 @@
 /* choose: which connection a call takes, and where connections come from.
  *
  * The least of own outstanding calls plus the load that the instance shows; ties rotate. A further connection
- * (another instance, or another reactor of one) is made only when a call would queue behind this client's own.
+ * (another instance, or another reactor of one) is made only when a call would queue behind this client's own, or
+ * would never be answered: see connection/context.h.
  */
 #include "base/error.h"
 #include "base/fd.h"
@@ -139,6 +140,11 @@ enum patience {
     PATIENCE_NONE   /* one pass */
 };
 
+static bool serves_itself(void)
+{
+    return atomic_load_explicit(&pl_context_servers, memory_order_relaxed) > 0; /* relaxed: see context.h */
+}
+
 static int connect_url(struct plait_client *client, uint64_t deadline_ns, struct found *found)
 {
     struct pl_address address;
@@ -156,6 +162,7 @@ static int connect_url(struct plait_client *client, uint64_t deadline_ns, struct
     if (client->target->framing == PL_FRAMING_PLAIT) {
         struct pl_offer offer = { .name = client->target->name,
                                   .max_reply = client->max_message,
+                                  .reactor = serves_itself(),
                                   .transport = name,
                                   .shm = found->local && client->transport != PLAIT_TRANSPORT_UNIX &&
                                          !client->target->shm_off };
@@ -174,10 +181,16 @@ static int connect_instance(struct plait_client *client, const struct pl_instanc
 {
     int socket;
     uid_t uid;
+    if (pl_context.alone && instance->id == pl_context.instance)
+        return pl_error(-EDEADLK,
+                        "%s (pid %d) is served by this very thread, which would wait for itself: connect outside of "
+                        "its handlers, or give the server more threads",
+                        instance->name, (int)instance->pid);
     int r = pl_lookup_connect(instance, client->peer, &socket, &uid);
     if (r != 0) return r;
     struct pl_offer offer = { .name = instance->name,
                               .max_reply = client->max_message,
+                              .reactor = serves_itself(),
                               .transport = "unix",
                               .shm = client->transport != PLAIT_TRANSPORT_UNIX && !client->target->shm_off };
     r = pl_handshake_connect(&found->transport, socket, &offer, deadline_ns, &found->accepted);
@@ -378,7 +391,14 @@ static bool stuck(const struct pl_link *link)
     return link->outstanding > 0 && pl_ticks() - link->moved > pl_ticks_of_ns((uint64_t)PL_STUCK_MS * 1000000);
 }
 
-static struct pl_link *least_loaded(struct plait_client *client, bool first)
+bool pl_link_is_own(const struct pl_link *link)
+{
+    return pl_context.instance != 0 && pl_context.instance == link->peer.instance &&
+           (pl_context.alone || pl_context.reactor == link->peer.reactor);
+}
+
+/* One that the caller serves itself, while it waits for it, only if there is no other. */
+static struct pl_link *least_loaded(struct plait_client *client, bool first, bool waits)
 {
     struct pl_link *only = pl_client_only_link(client);
     if (only != NULL) return only;
@@ -392,6 +412,7 @@ static struct pl_link *least_loaded(struct plait_client *client, bool first)
         if (first) return link;
         uint32_t load = link->outstanding + pl_load_read(link->peer.load, link->peer.concurrency);
         if (client->link_count > 1 && stuck(link)) load += 1u << 20;
+        if (waits && pl_link_is_own(link)) load += 1u << 21;
         unsigned distance = (place - client->rotation) % PL_LINKS_MAX;
         if (best == NULL || load < best_load || (load == best_load && distance < best_distance)) {
             best = link;
@@ -404,8 +425,9 @@ static struct pl_link *least_loaded(struct plait_client *client, bool first)
     return best;
 }
 
-/* Whether a look for a further connection is due: a call would queue, and something may have changed. */
-static bool may_expand(struct plait_client *client, const struct pl_link *link)
+/* Whether a look for a further connection is due: a call would queue (DEADLOCK: for ever), and something may have
+ * changed. */
+static bool may_expand(struct plait_client *client, const struct pl_link *link, bool deadlock)
 {
     if (client->connecting || client->link_count >= PL_LINKS_MAX || client->target->framing != PL_FRAMING_PLAIT)
         return false;
@@ -416,26 +438,27 @@ static bool may_expand(struct plait_client *client, const struct pl_link *link)
     for (unsigned i = 0; i < taken.count; i++)
         if (taken.instance[i] == link->peer.instance && taken.left[i] > 0) return true;
     if (client->target->scheme != PL_SCHEME_NAME) return false;
-    if (now - client->looked < pl_ticks_of_ns(LOOK_AGAIN_NS)) return false;
+    if (!deadlock && now - client->looked < pl_ticks_of_ns(LOOK_AGAIN_NS)) return false;
     client->looked = now;
     return pl_lookup_stamp(client->peer) != client->stamp;
 }
 
 /* What we have will do otherwise. Whoever has no connection to spare (it is out of descriptors, say) would cost each
  * call the time of a try: the tries grow rare. That there is nobody else (-ENOENT) is known at once. */
-static void expand(struct plait_client *client)
+static int expand(struct plait_client *client)
 {
     struct pl_deadline soon = { .timeout_ms = EXPAND_MS };
     int r = connect_one(client, &soon, PATIENCE_NONE);
     uint64_t least = pl_ticks_of_ns(EXPAND_PAUSE_LEAST_NS), most = pl_ticks_of_ns(EXPAND_PAUSE_MOST_NS);
     if (r == 0) {
         client->expand_pause = 0;
-    } else if (r != -ENOENT) {
+    } else if (r != -ENOENT && r != -EDEADLK) {
         client->expanded = pl_ticks();
         client->expand_pause = client->expand_pause == 0         ? least
                                : client->expand_pause > most / 2 ? most
                                                                  : client->expand_pause * 2;
     }
+    return r;
 }
 
 bool pl_link_lives(const struct plait_client *client, const struct pl_link *link)
@@ -444,9 +467,8 @@ bool pl_link_lives(const struct plait_client *client, const struct pl_link *link
     return false;
 }
 
-int pl_link_check_deadlock(const struct pl_link *link)
+static int would_wait_for_itself(const struct pl_link *link)
 {
-    if (pl_context.instance == 0 || pl_context.instance != link->peer.instance || !pl_context.alone) return 0;
     return pl_error(
         -EDEADLK,
         "%s is served by this very thread, which would wait for itself: defer the request, call asynchronously, "
@@ -454,17 +476,26 @@ int pl_link_check_deadlock(const struct pl_link *link)
         link->client->target_text);
 }
 
-int pl_client_choose_among(struct plait_client *client, bool first, struct pl_deadline *deadline,
+int pl_client_choose_among(struct plait_client *client, const struct pl_outgoing *out, struct pl_deadline *deadline,
                            struct pl_link **ret_link)
 {
-    bool expanded = false;
+    bool first = pl_stays_first(out);
+    unsigned tries = 0;
     for (;;) {
-        struct pl_link *link = least_loaded(client, first);
-        if (link != NULL && link->outstanding > 0 && !first && !expanded && may_expand(client, link)) {
-            expanded = true;
-            expand(client);
+        struct pl_link *link = least_loaded(client, first, out->waits);
+        bool deadlock = link != NULL && out->waits && pl_link_is_own(link);
+        bool queues = link != NULL && !first && (link->outstanding > 0 || deadlock);
+        /* Our thread may be what a further connection gets, too, and then the next. */
+        if (queues && tries < (deadlock ? PL_LINKS_MAX : 1) && may_expand(client, link, deadlock)) {
+            tries = expand(client) < 0 ? PL_LINKS_MAX : tries + 1;
             continue;
         }
+        if (deadlock && !first && client->connecting) {
+            int r = wait_for_connecting(client, deadline); /* another thread may find somebody else */
+            if (r < 0) return r;
+            continue;
+        }
+        if (deadlock) return would_wait_for_itself(link);
         if (link != NULL) {
             *ret_link = link;
             return 0;
@@ -472,6 +503,6 @@ int pl_client_choose_among(struct plait_client *client, bool first, struct pl_de
         int r =
             client->connecting ? wait_for_connecting(client, deadline) : connect_one(client, deadline, PATIENCE_AGAIN);
         if (r == -EINTR) return r;
-        if (r < 0 && least_loaded(client, first) == NULL) return r; /* nor did another thread find somebody */
+        if (r < 0 && least_loaded(client, first, out->waits) == NULL) return r; /* nor did another thread */
     }
 }

@@ -152,9 +152,10 @@ int plait_client_methods(plait_client *client, char ***ret_names, size_t *ret_co
     if (client->target->framing != PL_FRAMING_PLAIT)
         return pl_error(-EOPNOTSUPP, "%s has no hello that would tell the methods", pl_url_messages(client->target));
     struct pl_deadline deadline = { .timeout_ms = client->connect_ms };
+    struct pl_outgoing nothing = { .one_way = true }; /* any connection's table will do: the first's */
     struct pl_link *link;
     pthread_mutex_lock(&client->lock);
-    r = pl_client_choose(client, true, &deadline, &link);
+    r = pl_client_choose(client, &nothing, &deadline, &link);
     if (r == 0) {
         size_t size = 0, count = link->peer.method_count;
         for (size_t i = 0; i < count; i++) size += sizeof(char *) + strlen(link->peer.methods[i]) + 1;

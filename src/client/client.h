@@ -21,6 +21,7 @@
 #include "base/list.h"
 #include "base/spin.h"
 #include "connection/connection.h"
+#include "connection/context.h"
 #include "connection/handshake.h"
 #include "loop/loop.h"
 #include "loop/wake.h"
@@ -178,7 +179,13 @@ void pl_client_set_timer(struct plait_client *client); /* of plait_client_fd() *
 void pl_client_kick(struct plait_client *client);      /* makes a leader that sleeps look around */
 
 /* ---- choose.c ---- */
-/* The link for a call: connects if needed, until DEADLINE. FIRST: the one that sends stay on. 0 or -errno. */
+/* OUT goes where the client's earlier sends and ordered calls went. */
+static inline bool pl_stays_first(const struct pl_outgoing *out)
+{
+    return out->one_way || out->flags & PLAIT_CALL_ORDERED;
+}
+bool pl_link_is_own(const struct pl_link *link); /* the calling thread, in a handler, is who serves it */
+
 /* The link where there is just one and it takes calls; NULL. The usual case, and no look at the load page, whose line
  * the server keeps writing. */
 static inline struct pl_link *pl_client_only_link(const struct plait_client *client)
@@ -188,16 +195,18 @@ static inline struct pl_link *pl_client_only_link(const struct plait_client *cli
     return only->down || only->draining || only->refused ? NULL : only;
 }
 
-int pl_client_choose_among(struct plait_client *client, bool first, struct pl_deadline *deadline,
+int pl_client_choose_among(struct plait_client *client, const struct pl_outgoing *out, struct pl_deadline *deadline,
                            struct pl_link **ret_link);
 
-/* A link for the next call; connects if there is none. FIRST: always the oldest. 0, -errno with text. */
-static inline int pl_client_choose(struct plait_client *client, bool first, struct pl_deadline *deadline,
-                                   struct pl_link **ret_link)
+/* The link for OUT: connects if needed, until DEADLINE. 0 or -errno; -EDEADLK: its caller waits, in a handler, and only
+ * the calling thread could answer. */
+static inline int pl_client_choose(struct plait_client *client, const struct pl_outgoing *out,
+                                   struct pl_deadline *deadline, struct pl_link **ret_link)
 {
     struct pl_link *only = pl_client_only_link(client);
-    if (only == NULL || (only->outstanding > 0 && !first))
-        return pl_client_choose_among(client, first, deadline, ret_link);
+    bool queues = only != NULL && only->outstanding > 0 && !pl_stays_first(out);
+    if (only == NULL || queues || (out->waits && pl_context.instance != 0))
+        return pl_client_choose_among(client, out, deadline, ret_link);
     *ret_link = only;
     return 0;
 }
@@ -221,7 +230,6 @@ void pl_call_tell_cancelled(const struct pl_call *call); /* its server, while it
 void pl_client_resend(struct plait_client *client);
 void pl_client_ring_ready(struct plait_client *client);
 bool pl_link_lives(const struct plait_client *client, const struct pl_link *link);
-int pl_link_check_deadlock(const struct pl_link *link);
 /* LINK failed when it was used: another one, unless the deadline is over (-ETIMEDOUT with text). */
 int pl_link_forsake(struct plait_client *client, struct pl_deadline *deadline);
 

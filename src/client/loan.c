@@ -10,7 +10,7 @@ struct pl_link *pl_client_lender(struct plait_client *client, const struct pl_ou
     pl_list_each(item, &client->links)
     {
         struct pl_link *other = pl_container_of(item, struct pl_link, link);
-        if (!other->down && !other->refused && !other->draining &&
+        if (!other->down && !other->refused && !other->draining && !(out->waits && pl_link_is_own(other)) &&
             pl_transport_lent(other->connection.transport, out->loan))
             return other;
     }
@@ -36,7 +36,6 @@ static int wait_for_segment(struct plait_client *client, const struct pl_link *l
 static int lend(struct plait_client *client, const struct pl_outgoing *out, struct pl_deadline *deadline,
                 struct pl_loan *ret_loan)
 {
-    bool first = out->flags & PLAIT_CALL_ORDERED;
     for (bool again = false;; again = true) {
         struct pl_link *link;
         /* Before looking: from the question for a segment to the sleep the lock is held, or its answer might be missed.
@@ -44,7 +43,7 @@ static int lend(struct plait_client *client, const struct pl_outgoing *out, stru
         int r = again ? pl_client_ask(client) : 0;
         if (r < 0) return r;
         r = client->closing ? pl_error(-ECANCELED, "the client is being closed")
-                            : pl_client_choose(client, first, deadline, &link);
+                            : pl_client_choose(client, out, deadline, &link);
         if (r < 0) return r;
         if (out->size > link->peer.max_message)
             return pl_error(-EMSGSIZE, "a loan of %zu bytes; %s takes max_message=%llu", out->size, client->target_text,

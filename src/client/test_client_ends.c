@@ -260,6 +260,7 @@ TEST(only_who_would_wait_for_itself_is_refused)
     open_stage(&stage, "", true, echo_one, NULL);
     plait_client *client = open_client(&stage);
     pl_context.instance = 4711;
+    pl_context.reactor = 1;
     pl_context.alone = true;
     CHECK_INT(call_text(client, "x", 0), -EDEADLK);
     CHECK_CONTAINS(plait_error_text(), "call asynchronously");
@@ -271,6 +272,63 @@ TEST(only_who_would_wait_for_itself_is_refused)
     CHECK_INT(told.result, 0);
     plait_client_close(client);
     close_stage(&stage);
+}
+
+/* A server of two threads: the first connection is thread 1's, the second the context's. */
+static void serve_by_two(struct stage *stage)
+{
+    struct actor one, two;
+    stage->reactor = 1;
+    accept_client(stage, &one);
+    stage->reactor = *(uint32_t *)stage->context;
+    accept_client(stage, &two);
+    echo_until_the_end(&two);
+    leave(&one);
+    leave(&two);
+}
+
+/* In a handler on thread 1. */
+static void open_two(struct stage *stage, uint32_t *second, plait_client **ret_client)
+{
+    open_stage(stage, "", true, serve_by_two, second);
+    stage->concurrency = 2;
+    atomic_fetch_add(&pl_context_servers, 1);
+    *ret_client = open_client(stage);
+    pl_context.instance = 4711;
+    pl_context.reactor = 1;
+}
+
+static void close_two(struct stage *stage, plait_client *client)
+{
+    pl_context = (struct pl_context){ 0 };
+    atomic_fetch_sub(&pl_context_servers, 1);
+    plait_client_close(client);
+    close_stage(stage);
+}
+
+TEST(a_call_made_in_a_handler_takes_a_connection_of_another_thread)
+{
+    struct stage stage;
+    plait_client *client;
+    uint32_t second = 2;
+    plait_call_options options = PLAIT_CALL_OPTIONS_INIT;
+    open_two(&stage, &second, &client);
+    for (int i = 0; i < 3; i++) CHECK_INT(call_text(client, "x", 0), 0);
+    options.flags = PLAIT_CALL_ORDERED; /* must stay on the first connection */
+    CHECK_INT(plait_client_call(client, "", "x", 1, &options, NULL), -EDEADLK);
+    close_two(&stage, client);
+}
+
+TEST(a_handler_whose_thread_serves_every_connection_is_told_at_once)
+{
+    struct stage stage;
+    plait_client *client;
+    uint32_t second = 1;
+    open_two(&stage, &second, &client);
+    CHECK_INT(call_text(client, "x", 0), -EDEADLK);
+    CHECK_CONTAINS(plait_error_text(), "this very thread");
+    CHECK_INT(client->link_count, 2);
+    close_two(&stage, client);
 }
 
 /* ---- servers that lie ---- */

@@ -32,7 +32,7 @@ struct stage {
     void (*play)(struct stage *stage);
     void *context;
     uint64_t instance; /* as the hello says them */
-    uint32_t concurrency, outstanding;
+    uint32_t concurrency, outstanding, reactor;
 };
 
 /* The server's end of one connection: a transport (plait) or a bare socket. */
@@ -92,6 +92,7 @@ __attribute__((unused)) static void accept_client(struct stage *stage, struct ac
                               .max_message = PLAIT_MESSAGE_MAX,
                               .outstanding = stage->outstanding,
                               .concurrency = stage->concurrency,
+                              .reactor = stage->reactor,
                               .methods = table,
                               .methods_size = sizeof(table),
                               .method_count = 1,

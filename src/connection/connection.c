@@ -12,6 +12,7 @@
 #endif
 
 _Thread_local struct pl_context pl_context __attribute__((tls_model("initial-exec")));
+_Atomic uint32_t pl_context_servers;
 
 static void on_socket(struct pl_source *source, uint32_t events)
 {

@@ -53,6 +53,7 @@ static void fill_hello(struct pl_hello_server *hello, const struct pl_terms *ter
         .concurrency = terms->concurrency,
         .ring_capacity = features & PL_FEATURE_SHM ? PL_RING_CAPACITY : 0,
         .method_count = terms->method_count,
+        .reactor = features & PL_FEATURE_REACTOR ? terms->reactor : 0,
         .tail = terms->methods,
         .tail_size = terms->methods_size,
     };
@@ -85,7 +86,8 @@ int pl_handshake_accept(struct pl_transport **ret_transport, int socket, const s
 {
     struct pl_transport *transport = NULL;
     int fds[FD_COUNT] = { -1, -1, -1, -1 };
-    uint64_t features = hello->features & (PL_FEATURE_SHM | PL_FEATURE_GOAWAY);
+    uint64_t features = hello->features & (PL_FEATURE_SHM | PL_FEATURE_GOAWAY | PL_FEATURE_REACTOR);
+    if (terms->reactor == 0) features &= ~(uint64_t)PL_FEATURE_REACTOR;
     if (!terms->shm || hello->abi != pl_hello_abi()) features &= ~(uint64_t)PL_FEATURE_SHM;
 
     bool shm = features & PL_FEATURE_SHM;
@@ -175,8 +177,9 @@ static int send_hello(int socket, const struct pl_offer *offer)
     struct pl_hello_client hello = { .major = PL_PROTOCOL_MAJOR,
                                      .minor = PL_PROTOCOL_MINOR,
                                      .abi = pl_hello_abi(),
-                                     .features =
-                                         PL_FEATURE_GOAWAY | PL_FEATURE_ANY_METHOD | (offer->shm ? PL_FEATURE_SHM : 0),
+                                     .features = PL_FEATURE_GOAWAY | PL_FEATURE_ANY_METHOD |
+                                                 (offer->shm ? PL_FEATURE_SHM : 0) |
+                                                 (offer->reactor ? PL_FEATURE_REACTOR : 0),
                                      .max_reply = offer->max_reply };
     strncpy(hello.name, offer->name, sizeof(hello.name) - 1);
     size_t size = pl_hello_client_encode(bytes, &hello);
@@ -318,6 +321,7 @@ int pl_handshake_connect(struct pl_transport **ret_transport, int socket, const 
                                           .pid = hello.pid,
                                           .outstanding = hello.outstanding,
                                           .concurrency = hello.concurrency ? hello.concurrency : 1,
+                                          .reactor = hello.reactor,
                                           .methods = methods,
                                           .method_count = hello.method_count,
                                           .load = load };

@@ -27,7 +27,8 @@ struct pl_terms {
     const uint8_t *methods; /* the table as it goes over the wire */
     size_t methods_size;
     uint32_t method_count;
-    int load_fd; /* or -1 */
+    uint32_t reactor; /* which of CONCURRENCY will serve this connection, from 1; 0: nobody is to know */
+    int load_fd;      /* or -1 */
     bool any_method;
     bool shm;              /* shared memory may be used with this client */
     const char *transport; /* the name of the transport where it isn't: "unix", "tcp" */
@@ -46,13 +47,15 @@ struct pl_offer {
     const char *name; /* the service, or "" */
     uint64_t max_reply;
     bool shm;              /* ask for shared memory */
+    bool reactor;          /* ask which of the server's threads will serve this */
     const char *transport; /* name of the stream otherwise */
 };
 
 struct pl_accepted {
     uint64_t instance, max_message, features;
     uint32_t pid, outstanding, concurrency;
-    char **methods; /* one allocation, free() it; NULL if none */
+    uint32_t reactor; /* which of CONCURRENCY serves this connection, from 1; 0: unknown */
+    char **methods;   /* one allocation, free() it; NULL if none */
     uint32_t method_count;
     const struct pl_load_page *load; /* or NULL; pl_load_detach */
 };

@@ -236,6 +236,22 @@ static void withdraw(struct state *state)
     }
 }
 
+/* A hidden entry: nobody finds a service by it, but who wants the name sees that it is held. */
+static int make_holder(struct state *state)
+{
+    int folder PL_AUTO_CLOSE = -1, r = MAKE_AGAIN;
+    struct place *own = &state->places[0];
+    int found = pl_directory_sub(&own->directory, pl_kind_folder(state->kind), true, &folder);
+    if (found < 0) return found;
+    state->self.holds = true;
+    for (int i = 0; i < TRIES && r == MAKE_AGAIN; i++) {
+        state->self.id = pl_random_u64();
+        r = make_entry(state, own, folder);
+        if (r != 0) remove_place(state, own);
+    }
+    return r == MAKE_AGAIN ? pl_error(-EBUSY, "%s: no entry could be made", own->directory.path) : r;
+}
+
 /* ALLOW NULL: the lock alone. */
 static int claim(struct state *state, enum pl_claim_mode mode, const struct pl_allow *allow, int listeners[2])
 {
@@ -252,8 +268,8 @@ static int claim(struct state *state, enum pl_claim_mode mode, const struct pl_a
     if (turn) pl_name_lock_sweep(&own->directory, folder, false);
     if (mode != PL_CLAIM_HELD)
         r = pl_name_lock(&own->directory, folder, state->name, mode == PL_CLAIM_EXCLUSIVE, turn, &state->name_lock);
-    if (r == 0 && allow != NULL) {
-        r = make_places(state, listeners);
+    if (r == 0) {
+        r = allow != NULL ? make_places(state, listeners) : make_holder(state);
         if (r < 0) pl_name_unlock(folder, state->name, turn, &state->name_lock);
     }
     if (turn) pl_name_turn_end(folder);
@@ -283,6 +299,12 @@ int pl_claim_open_as(struct pl_claim *ret_claim, enum pl_kind kind, const char *
 int pl_claim_hold(struct pl_claim *ret_claim, const char *name, bool exclusive)
 {
     return pl_claim_open(ret_claim, name, exclusive ? PL_CLAIM_EXCLUSIVE : PL_CLAIM_SHARED, NULL);
+}
+
+int pl_claim_lock_fd(const struct pl_claim *claim)
+{
+    const struct state *state = claim->state;
+    return state != NULL ? state->name_lock : -1;
 }
 
 /* False in a forked child, also after a raw clone(2) into another pid namespace, where it may have our number. */

@@ -39,8 +39,12 @@ static inline int pl_claim_open(struct pl_claim *ret_claim, const char *name, en
     return pl_claim_open_as(ret_claim, PL_KIND_SERVICE, name, mode, allow);
 }
 
-/* Holds the name without serving it: the lock alone, for a supervisor whose workers claim. Errors as open. */
+/* Holds the name without serving it, for a supervisor whose workers claim: the lock, and a hidden entry that says who
+ * holds it, also while no worker lives. Errors as open. */
 int pl_claim_hold(struct pl_claim *ret_claim, const char *name, bool exclusive);
+/* In a process that the holder forked or passed it to: the lock stays held as long as this descriptor is open. The
+ * claim's own, or -1; to be taken (with dup) before pl_claim_forked. */
+int pl_claim_lock_fd(const struct pl_claim *claim);
 
 /* What the entries say of URLs, separated by spaces; those beyond 511 bytes are left out. -EINVAL (a control
  * character), -ENOSPC, -ECHILD. */

@@ -55,9 +55,9 @@ size_t pl_entry_format(const struct pl_entry *entry, char text[PL_ENTRY_TEXT])
     /* urls come last: a rewrite that is read half-way can only garble those. */
     return (size_t)snprintf(text, PL_ENTRY_TEXT,
                             "pid %d\nuid %u\nstart %" PRIu64 "\nns %" PRIu64 "\nid %016" PRIx64
-                            "\nprocess %s\nurls %s\n",
-                            (int)entry->pid, (unsigned)entry->uid, entry->start, entry->ns, entry->id, entry->process,
-                            entry->urls);
+                            "\n%sprocess %s\nurls %s\n",
+                            (int)entry->pid, (unsigned)entry->uid, entry->start, entry->ns, entry->id,
+                            entry->holds ? "holds 1\n" : "", entry->process, entry->urls);
 }
 
 /* A number in BASE up to the end of the line, at most MAX. */
@@ -84,11 +84,11 @@ static void parse_text(const char *text, size_t size, char *copy, size_t room)
 /* One "key value" line; false: a known key with a bad value. Unknown keys are from a later version. */
 static bool parse_line(struct pl_entry *entry, unsigned *seen, const char *line, size_t size)
 {
-    static const char *const keys[] = { "pid ", "uid ", "start ", "ns ", "id ", "process ", "urls " };
+    static const char *const keys[] = { "pid ", "uid ", "start ", "ns ", "id ", "process ", "urls ", "holds " };
     uint64_t number = 0;
     unsigned key = 0;
-    while (key < 7 && (size < strlen(keys[key]) || memcmp(line, keys[key], strlen(keys[key])) != 0)) key++;
-    if (key == 7) return true;
+    while (key < 8 && (size < strlen(keys[key]) || memcmp(line, keys[key], strlen(keys[key])) != 0)) key++;
+    if (key == 8) return true;
     line += strlen(keys[key]);
     size -= strlen(keys[key]);
     *seen |= 1u << key;
@@ -105,7 +105,11 @@ static bool parse_line(struct pl_entry *entry, unsigned *seen, const char *line,
     case 3: return parse_number(line, size, 10, UINT64_MAX, &entry->ns);
     case 4: return parse_number(line, size, 16, UINT64_MAX, &entry->id);
     case 5: parse_text(line, size, entry->process, sizeof entry->process); return true;
-    default: parse_text(line, size, entry->urls, sizeof entry->urls); return true;
+    case 6: parse_text(line, size, entry->urls, sizeof entry->urls); return true;
+    default:
+        if (!parse_number(line, size, 10, 1, &number)) return false;
+        entry->holds = number != 0;
+        return true;
     }
 }
 

@@ -22,6 +22,7 @@ struct pl_entry {
     uint64_t start; /* pl_process_start(), 0 if unknown */
     uint64_t ns;    /* its pid namespace's inode, 0 if unknown: containers share directories */
     uint64_t id;
+    bool holds; /* the name without serving it: a supervisor */
     char process[32];
     char urls[PL_ENTRY_URLS];
 };

@@ -56,7 +56,8 @@ static void lock_file(const char *name, char file[PLAIT_NAME_MAX + 8])
     snprintf(file, PLAIT_NAME_MAX + 8, ".%.*s.lock", PLAIT_NAME_MAX, name);
 }
 
-/* The living makers of NAME's visible entries, as "pid 12 (greeter), pid 13 (greeter)". Count. */
+/* The living makers of NAME's visible entries, as "pid 12 (greeter), pid 13 (greeter)", and supervisors, whose entries
+ * are hidden: they hold the name also while none of their workers lives. Count. */
 static int holders(const struct pl_directory *directory, int folder_fd, const char *name, char *text, size_t size)
 {
     char found[PLAIT_NAME_MAX + 1];
@@ -70,12 +71,12 @@ static int holders(const struct pl_directory *directory, int folder_fd, const ch
     for (struct dirent *item = readdir(list); item != NULL; item = readdir(list)) {
         struct pl_entry entry;
         int fd PL_AUTO_CLOSE = -1;
-        if (!pl_entry_split(item->d_name, found, &id, &hidden) || hidden || strcmp(found, name) != 0 ||
+        if (!pl_entry_split(item->d_name, found, &id, &hidden) || strcmp(found, name) != 0 ||
             pl_entry_open(folder_fd, item->d_name, directory->owner, &fd) < 0 ||
-            pl_entry_judge(fd, &entry) != PL_ENTRY_ALIVE)
+            pl_entry_judge(fd, &entry) != PL_ENTRY_ALIVE || (hidden && !entry.holds))
             continue;
-        int length =
-            snprintf(text + used, size - used, "%spid %d (%s)", count > 0 ? ", " : "", (int)entry.pid, entry.process);
+        int length = snprintf(text + used, size - used, "%spid %d (%s%s)", count > 0 ? ", " : "", (int)entry.pid,
+                              entry.process, entry.holds ? ", with workers" : "");
         if (length > 0 && (size_t)length < size - used) used += (size_t)length;
         else text[used] = '\0';
         count++;

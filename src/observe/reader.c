@@ -153,8 +153,8 @@ static int get_chunk(const struct pl_status_copy *copy, size_t offset, struct ch
 static int check_slots(const struct chunk *chunk, size_t known)
 {
     uint64_t end = chunk->slot_start + (uint64_t)chunk->slot_size * chunk->slot_count;
-#ifdef PLAIT_PLANT_BUG /* what fuzz_status must find: slots of the usual size are believed to lie in their chunk */
-    if (chunk->slot_size == known) return 0;
+#ifdef PLAIT_PLANT_BUG /* what fuzz_status must find: pools of the usual size are believed to lie in their chunk */
+    if (chunk->kind == PL_STATUS_POOLS && chunk->slot_size == known) return 0;
 #endif
     if (chunk->slot_start < sizeof(struct pl_status_chunk) || chunk->slot_size < known || chunk->slot_size % 8 != 0 ||
         end > chunk->size)

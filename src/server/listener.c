@@ -71,12 +71,14 @@ static int welcome(struct greeting *greeting, const struct pl_hello_client *hell
 {
     struct pl_listener *listener = greeting->listener;
     struct plait_server *server = listener->server;
+    struct pl_reactor *reactor = pl_reactor_emptiest(server, greeting->pid);
     bool local = listener->url.scheme != PL_SCHEME_TCP;
     struct pl_terms terms = {
         .instance = server->claim.id,
         .max_message = listener->max_message,
         .outstanding = server->outstanding_max,
         .concurrency = server->thread_count,
+        .reactor = reactor->index + 1,
         .methods = server->table,
         .methods_size = server->table_size,
         .method_count = server->method_count,
@@ -94,7 +96,7 @@ static int welcome(struct greeting *greeting, const struct pl_hello_client *hell
     int r = pl_handshake_accept(&transport, socket, hello, &terms);
     if (r < 0) return r;
     struct pl_session *session =
-        pl_session_new(server, transport, listener, greeting->pid, greeting->uid, greeting->address);
+        pl_session_new(reactor, transport, listener, greeting->pid, greeting->uid, greeting->address);
     if (session == NULL) return pl_error(-ENOMEM, "no memory for a connection");
     if (hello->max_reply && hello->max_reply < session->reply_limit) session->reply_limit = hello->max_reply;
     pl_reactor_knock(session->reactor, session);
@@ -149,7 +151,8 @@ static void begin_idless(struct pl_listener *listener, int socket, pid_t pid, ui
     const char *name = listener->url.scheme == PL_SCHEME_TCP ? "tcp" : "unix";
     if (pl_transport_idless_new(&transport, socket, name, &options) < 0) return;
     transport->max_message = listener->max_message;
-    struct pl_session *session = pl_session_new(listener->server, transport, listener, pid, uid, address);
+    struct pl_reactor *reactor = pl_reactor_emptiest(listener->server, pid);
+    struct pl_session *session = pl_session_new(reactor, transport, listener, pid, uid, address);
     if (session == NULL) return;
     pl_reactor_knock(session->reactor, session);
     pl_session_unref(session);
@@ -165,7 +168,8 @@ static int begin_datagrams(struct pl_listener *listener)
     int r = pl_transport_udp_new(&transport, socket, true);
     if (r < 0) return r;
     transport->max_message = listener->max_message;
-    struct pl_session *session = pl_session_new(listener->server, transport, listener, 0, (uid_t)-1, "(datagrams)");
+    struct pl_reactor *reactor = pl_reactor_emptiest(listener->server, 0);
+    struct pl_session *session = pl_session_new(reactor, transport, listener, 0, (uid_t)-1, "(datagrams)");
     if (session == NULL) return pl_error(-ENOMEM, "no memory for a datagram socket");
     pl_reactor_knock(session->reactor, session);
     pl_session_unref(session);

@@ -12,6 +12,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <unistd.h>
 
 enum { LOOK_NS = 16000 };
 
@@ -51,6 +52,24 @@ void pl_reactor_knock(struct pl_reactor *reactor, struct pl_session *session)
     }
     pthread_mutex_unlock(&reactor->inbox_lock);
     if (first) pl_wake_up(&reactor->wake);
+}
+
+/* Relaxed: a guess is good enough to spread connections. A handler of ours that connects to its own server mustn't get
+ * its own thread, which wouldn't answer: before a connection of our own process those that are in handlers stand back.
+ */
+struct pl_reactor *pl_reactor_emptiest(const struct plait_server *server, pid_t pid)
+{
+    struct pl_reactor *emptiest = NULL;
+    uint64_t least = UINT64_MAX;
+    bool own = pid == getpid();
+    for (unsigned i = 0; i < server->thread_count; i++) {
+        uint64_t load = atomic_load_explicit(&server->reactors[i].load, memory_order_relaxed);
+        if (own && pl_load_is_busy(server->load, i)) load += UINT64_C(1) << 32;
+        if (load >= least) continue;
+        least = load;
+        emptiest = &server->reactors[i];
+    }
+    return emptiest;
 }
 
 __attribute__((cold)) static void on_stall_timer(struct pl_timer *timer)

@@ -380,6 +380,7 @@ void pl_request_run(struct pl_session *session, struct plait_request *request, u
         struct pl_context before = pl_context;
         pl_context = (struct pl_context){ .trace = message->frame.trace,
                                           .instance = session->server->claim.id,
+                                          .reactor = reactor->index + 1,
                                           .alone = session->server->thread_count == 1 };
         pl_load_busy(session->server->load, reactor->index, 1);
         /* relaxed: this thread stored it */

@@ -114,8 +114,10 @@ static int begin(struct plait_server *server, bool foreign_loop)
     if (server->state != PL_SERVER_OPEN)
         return pl_error(-EBUSY, "%s %s", server->name,
                         server->state == PL_SERVER_RUNNING ? "runs already" : "has run and ended: open another");
-    if (server->processes && !server->worker)
-        return pl_error(-EINVAL, "a server with processes=%d is run by plait_server_run() alone", server->processes);
+    if (server->reactors == NULL)
+        return pl_error(-EINVAL,
+                        "a server with processes=%d, or such a one's worker, is run by plait_server_run() alone",
+                        server->processes);
     if (foreign_loop && server->thread_count > 1)
         return pl_error(-EINVAL, "a server with %u threads runs its own loops: use threads=1 with fd and dispatch",
                         server->thread_count);

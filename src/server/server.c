@@ -6,11 +6,13 @@
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/options.h"
+#include "connection/context.h"
 #include "loop/crash.h"
 #include "transport/socket.h"
 #include "wire/name.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,8 +32,11 @@ static void on_fork(struct pl_fork_hook *hook)
 {
     struct plait_server *server = pl_container_of(hook, struct plait_server, fork_hook);
     server->forked = true;
+    if (server->spawning) server->name_lock = fcntl(pl_claim_lock_fd(&server->claim), F_DUPFD_CLOEXEC, 0);
     pl_claim_forked(&server->claim);
     if (server->spawning) return; /* into a worker, which has the rest */
+    pl_close(&server->control_fd);
+    pl_close(&server->name_lock);
     for (unsigned i = server->name_listeners; i < server->listener_count; i++)
         pl_close(&server->listeners[i]->source.fd);
     atomic_signal_fence(memory_order_seq_cst); /* F_FORK2: pairs with F_FORK1 */
@@ -97,6 +102,7 @@ static int add_reactors(struct plait_server *server)
     /* F_FORK1: pairs with F_FORK2 in on_fork, which finds them prepared or not at all */
     atomic_signal_fence(memory_order_seq_cst);
     server->reactors = reactors;
+    atomic_fetch_add_explicit(&pl_context_servers, 1, memory_order_relaxed); /* relaxed: see context.h */
     return 0;
 }
 
@@ -146,25 +152,36 @@ static int open_supervisor(struct plait_server *server)
     return pl_claim_hold(&server->claim, server->name, server->exclusive);
 }
 
-int plait_server_open(plait_server **ret_server, const char *name, const plait_server_options *options)
+int pl_server_new(struct plait_server **ret_server, const char *name, const plait_server_options *options)
 {
-    plait_server_options known;
-    int r = pl_options_read(&known, sizeof(known), options, "plait_server_options");
-    if (r < 0) return r;
     struct plait_server *server = calloc(1, sizeof(*server));
     if (server == NULL) return pl_error(-ENOMEM, "no memory for a server");
     server->load_fd = server->wake_fd = server->claim.listeners[0] = server->claim.listeners[1] = -1;
+    server->control_fd = server->name_lock = -1;
     pl_list_init(&server->greetings);
     pthread_mutex_init(&server->status_lock, NULL);
     server->fork_hook.in_child = on_fork;
-    r = pl_fork_add(&server->fork_hook);
+    int r = pl_fork_add(&server->fork_hook);
     if (r == 0 && name == NULL) r = pl_error(-EINVAL, "a server needs a name");
     if (r == 0) r = pl_name_check("service", name, strlen(name));
-    if (r == 0) r = apply_options(server, &known);
-    if (r == 0) {
-        strcpy(server->name, name);
-        r = server->processes ? open_supervisor(server) : pl_server_bring_up(server);
+    if (r == 0) r = apply_options(server, options);
+    if (r < 0) {
+        plait_server_close(server);
+        return r;
     }
+    strcpy(server->name, name);
+    *ret_server = server;
+    return 0;
+}
+
+int plait_server_open(plait_server **ret_server, const char *name, const plait_server_options *options)
+{
+    plait_server_options known;
+    struct plait_server *server;
+    int r = pl_options_read(&known, sizeof(known), options, "plait_server_options");
+    if (r == 0) r = pl_server_new(&server, name, &known);
+    if (r < 0) return r;
+    r = server->processes ? open_supervisor(server) : pl_server_bring_up(server);
     if (r < 0) {
         plait_server_close(server);
         return r;
@@ -200,33 +217,42 @@ int plait_server_handle(plait_server *server, const char *method, plait_handler 
     return 0;
 }
 
+int pl_server_add_listener(struct plait_server *server, const struct pl_url *url, const char *text, int fd)
+{
+    struct pl_listener *listener = calloc(1, sizeof(*listener));
+    if (listener == NULL) {
+        pl_close(&fd);
+        return pl_error(-ENOMEM, "no memory for a listener");
+    }
+    listener->server = server;
+    listener->url = *url;
+    listener->source.fd = fd;
+    snprintf(listener->text, sizeof(listener->text), "%s", text);
+    uint64_t usual =
+        url->scheme == PL_SCHEME_TCP && !server->max_message_given ? PL_NETWORK_MESSAGE_DEFAULT : server->max_message;
+    if (url->scheme == PL_SCHEME_UDP && usual > PLAIT_DATAGRAM_MAX) usual = PLAIT_DATAGRAM_MAX;
+    listener->max_message = url->max_message ? url->max_message : usual;
+    server->listeners[server->listener_count++] = listener;
+    return 0;
+}
+
 int plait_server_listen(plait_server *server, const char *text)
 {
     struct pl_url url;
-    int r = pl_server_check(server);
+    char real[sizeof(server->listeners[0]->text)];
+    int fd, r = pl_server_check(server);
     if (r < 0) return r;
     if (server->state != PL_SERVER_OPEN) return pl_error(-EBUSY, "listeners are added before the server runs");
+    if (server->spawned)
+        return pl_error(-EINVAL, "a worker has its supervisor's listeners: listen there, before it runs");
     if (server->listener_count + (server->processes ? PL_WORKER_LISTENERS : 0) >= PL_LISTENERS_MAX)
         return pl_error(-ENOSPC, "%s has PL_LISTENERS_MAX, %d, listeners already", server->name, PL_LISTENERS_MAX);
     r = pl_url_parse(&url, text);
     if (r < 0) return r;
     if (url.name[0] && url.scheme != PL_SCHEME_NAME && strcmp(url.name, server->name) != 0)
         return pl_error(-EINVAL, "'%s' names the service '%s', this one is '%s'", text, url.name, server->name);
-    struct pl_listener *listener = calloc(1, sizeof(*listener));
-    if (listener == NULL) return pl_error(-ENOMEM, "no memory for a listener");
-    r = pl_socket_listen(&url, &listener->source.fd, listener->text, sizeof(listener->text));
-    if (r < 0) {
-        free(listener);
-        return r;
-    }
-    listener->server = server;
-    listener->url = url;
-    uint64_t usual =
-        url.scheme == PL_SCHEME_TCP && !server->max_message_given ? PL_NETWORK_MESSAGE_DEFAULT : server->max_message;
-    if (url.scheme == PL_SCHEME_UDP && usual > PLAIT_DATAGRAM_MAX) usual = PLAIT_DATAGRAM_MAX;
-    listener->max_message = url.max_message ? url.max_message : usual;
-    server->listeners[server->listener_count++] = listener;
-    return 0;
+    r = pl_socket_listen(&url, &fd, real, sizeof(real));
+    return r < 0 ? r : pl_server_add_listener(server, &url, real, fd);
 }
 
 const char *plait_server_url(plait_server *server, size_t index)
@@ -262,12 +288,15 @@ void plait_server_close(plait_server *server)
     pl_listener_stop(server);
     if (server->reactors) {
         for (unsigned i = 0; i < server->reactor_count; i++) pl_reactor_deinit(&server->reactors[i]);
+        atomic_fetch_sub_explicit(&pl_context_servers, 1, memory_order_relaxed); /* relaxed: see context.h */
     }
     pl_claim_close(&server->claim);
     pl_status_service_remove(server->status);
     pl_load_detach(server->load);
     pl_close(&server->load_fd);
     pl_close(&server->wake_fd);
+    pl_close(&server->control_fd);
+    pl_close(&server->name_lock);
     pl_fork_remove(&server->fork_hook);
     free_server(server);
 }

@@ -132,6 +132,9 @@ struct plait_server {
     int64_t spin_us;
     bool exclusive;
     bool spawning;   /* the fork that happens now is ours: listeners and the new worker's page stay */
+    bool spawned;    /* a worker that a program of its own opened */
+    int control_fd;  /* ... and not run yet: to its supervisor; else -1 */
+    int name_lock;   /* of a worker: the supervisor's, which holds the name until its last worker has ended; or -1 */
     unsigned worker; /* its number; 0: the supervisor, or none */
     unsigned restarts;
     pid_t supervisor;
@@ -207,6 +210,10 @@ struct plait_request {
 };
 
 /* ---- server.c ---- */
+/* What plait_server_open makes of OPTIONS before anything is claimed. */
+int pl_server_new(struct plait_server **ret_server, const char *name, const plait_server_options *options);
+/* FD, which is taken, listens on URL; TEXT is the same with its real port. */
+int pl_server_add_listener(struct plait_server *server, const struct pl_url *url, const char *text, int fd);
 int pl_server_check(const struct plait_server *server); /* -ECHILD after fork() */
 /* Reactors, claim and status page: what a server has that is no supervisor. In a worker with its load page and the
  * URLs' listeners, which it inherited. */
@@ -232,10 +239,12 @@ void pl_reactor_rest(struct pl_reactor *reactor);  /* before a foreign loop wait
 void pl_reactor_main(struct pl_reactor *reactor);  /* as a thread: until reactor->over */
 void pl_reactor_enter(struct pl_reactor *reactor); /* the calling thread runs the loop from now on: for who looks */
 void pl_reactor_knock(struct pl_reactor *reactor, struct pl_session *session); /* any thread */
+/* For a new connection of the process PID (0: unknown), in the acceptor's thread. */
+struct pl_reactor *pl_reactor_emptiest(const struct plait_server *server, pid_t pid);
 
 /* ---- session.c ---- */
-/* Takes TRANSPORT. The session is handed to the emptiest reactor. NULL: out of memory, closed. */
-struct pl_session *pl_session_new(struct plait_server *server, struct pl_transport *transport,
+/* Takes TRANSPORT. To be handed to REACTOR, whose it is. NULL: out of memory, closed. */
+struct pl_session *pl_session_new(struct pl_reactor *reactor, struct pl_transport *transport,
                                   const struct pl_listener *listener, pid_t pid, uid_t uid, const char *address);
 void pl_session_adopt(struct pl_session *session); /* in its reactor's thread: new, or may go on */
 bool pl_session_serve(struct pl_session *session); /* true: something was received */

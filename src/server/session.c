@@ -34,10 +34,11 @@ static bool admit(void *owner, uint64_t size)
     return false;
 }
 
-__attribute__((cold)) struct pl_session *pl_session_new(struct plait_server *server, struct pl_transport *transport,
+__attribute__((cold)) struct pl_session *pl_session_new(struct pl_reactor *reactor, struct pl_transport *transport,
                                                         const struct pl_listener *listener, pid_t pid, uid_t uid,
                                                         const char *address)
 {
+    struct plait_server *server = reactor->server;
     struct pl_session *session = calloc(1, sizeof(*session));
     if (session == NULL) {
         transport->ops->close(transport);
@@ -79,16 +80,8 @@ __attribute__((cold)) struct pl_session *pl_session_new(struct plait_server *ser
     session->status = pl_status_connection_add(server->status, &shown);
     session->counters = transport->counters = pl_status_connection_counters(session->status);
 
-    struct pl_reactor *emptiest = &server->reactors[0];
-    for (unsigned i = 1; i < server->thread_count; i++) {
-        struct pl_reactor *other = &server->reactors[i];
-        /* Relaxed: a guess is good enough to spread connections. */
-        if (atomic_load_explicit(&other->load, memory_order_relaxed) <
-            atomic_load_explicit(&emptiest->load, memory_order_relaxed))
-            emptiest = other;
-    }
-    session->reactor = emptiest;
-    atomic_fetch_add_explicit(&emptiest->load, 1, memory_order_relaxed);
+    session->reactor = reactor;
+    atomic_fetch_add_explicit(&reactor->load, 1, memory_order_relaxed); /* relaxed: see pl_reactor_emptiest */
     return session;
 }
 

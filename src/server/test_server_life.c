@@ -221,7 +221,8 @@ TEST(a_session_that_never_began_closes_what_is_its_own_and_no_more)
     CHECK_INT(plait_server_handle(server, "", echo, NULL), 0);
     CHECK_INT(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds), 0);
     CHECK_INT(pl_transport_stream_new(&transport, fds[0], "unix"), 0);
-    struct pl_session *session = pl_session_new(server, transport, server->listeners[0], 0, 0, "nobody");
+    struct pl_session *session =
+        pl_session_new(pl_reactor_emptiest(server, 0), transport, server->listeners[0], 0, 0, "nobody");
     CHECK(session != NULL);
     int standard_input = fcntl(0, F_GETFD);
     pl_session_end(session);
@@ -254,7 +255,7 @@ TEST(a_session_may_knock_while_its_reactor_empties_the_inbox)
     for (int i = 0; i < 3; i++) {
         CHECK_INT(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds[i]), 0);
         CHECK_INT(pl_transport_stream_new(&transport, fds[i][0], "unix"), 0);
-        sessions[i] = pl_session_new(server, transport, server->listeners[0], 0, 0, "somebody");
+        sessions[i] = pl_session_new(pl_reactor_emptiest(server, 0), transport, server->listeners[0], 0, 0, "somebody");
         pl_reactor_knock(reactor, sessions[i]);
     }
     while (!sessions[2]->listed) CHECK_INT(pl_reactor_round(reactor, 0), 0);

@@ -10,22 +10,47 @@
 #include <string.h>
 #include <sys/mman.h>
 
-int pl_load_create(struct pl_load_page **ret_page, int *ret_fd)
+/* Maps FD for writing; SEAL: nobody else shall from now on. */
+static int map(struct pl_load_page **ret_page, int fd, bool seal)
 {
     size_t size = pl_page_size();
-    uint8_t *page;
-    int fd PL_AUTO_CLOSE = -1;
-    int r = pl_memfd_create_one_writer("plait-load", size, &page, &fd);
-    if (r < 0) return r;
-    r = pl_memory_populate(page, size, 1);
+    void *page = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (page == MAP_FAILED) return pl_error(-errno, "cannot map a page: %s", pl_error_word(errno));
+    int r = pl_memory_populate(page, size, 1);
+    if (r == 0 && seal) r = pl_memfd_seal_one_writer(fd);
     if (r < 0) {
         munmap(page, size);
         return r;
     }
-    *ret_page = (struct pl_load_page *)page;
+    *ret_page = page;
+    return 0;
+}
+
+static int create(struct pl_load_page **ret_page, int *ret_fd, bool seal)
+{
+    int fd PL_AUTO_CLOSE = -1;
+    int r = pl_memfd_create("plait-load", pl_page_size(), &fd);
+    if (r == 0) r = map(ret_page, fd, seal);
+    if (r < 0) return r;
     *ret_fd = fd;
     fd = -1;
     return 0;
+}
+
+int pl_load_create(struct pl_load_page **ret_page, int *ret_fd)
+{
+    return create(ret_page, ret_fd, true);
+}
+
+int pl_load_create_open(struct pl_load_page **ret_page, int *ret_fd)
+{
+    return create(ret_page, ret_fd, false);
+}
+
+int pl_load_adopt(struct pl_load_page **ret_page, int fd)
+{
+    int r = pl_memfd_check(fd, pl_page_size(), 0);
+    return r < 0 ? r : map(ret_page, fd, true);
 }
 
 int pl_load_attach(const struct pl_load_page **ret_page, int fd)

@@ -6,6 +6,7 @@
 
 #include <assert.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -56,6 +57,10 @@ const char *pl_death_text(uint64_t death, char *text, size_t size);
 
 /* Server: creates the page; *ret_fd is sealed with FUTURE_WRITE and the caller's. */
 int pl_load_create(struct pl_load_page **ret_page, int *ret_fd);
+/* The same in two steps, for a supervisor and a worker that shares no memory with it: the second maps FD (borrowed) for
+ * writing, too, and seals it. */
+int pl_load_create_open(struct pl_load_page **ret_page, int *ret_fd);
+int pl_load_adopt(struct pl_load_page **ret_page, int fd);
 
 /* Client: checks and maps FD (borrowed) for reading. -EPROTO, -ENOMEM with text. */
 int pl_load_attach(const struct pl_load_page **ret_page, int fd);
@@ -66,6 +71,12 @@ void pl_load_detach(const struct pl_load_page *page); /* NULL is fine */
 static inline void pl_load_busy(struct pl_load_page *page, unsigned reactor, uint32_t busy)
 {
     atomic_store_explicit(&page->busy[reactor], busy, memory_order_relaxed);
+}
+
+static inline bool pl_load_is_busy(const struct pl_load_page *page, unsigned reactor)
+{
+    /* relaxed: a hint */
+    return atomic_load_explicit(&page->busy[reactor], memory_order_relaxed) != 0;
 }
 
 static inline void pl_load_defer(struct pl_load_page *page, int by)

@@ -29,7 +29,7 @@ enum {
     SERVER_CONCURRENCY = 48,
     SERVER_RING_CAPACITY = 52,
     SERVER_METHOD_COUNT = 56,
-    SERVER_ZERO = 60
+    SERVER_REACTOR = 60
 };
 enum { MAGIC_SIZE = 4, ERRNO_MAX = 4095, MIB_SHIFT = 20 };
 static const char client_magic[MAGIC_SIZE + 1] = "PLAI";
@@ -228,6 +228,19 @@ void pl_hello_server_encode(uint8_t bytes[PL_HELLO_SERVER_HEAD], const struct pl
     pl_store_u32(bytes + SERVER_CONCURRENCY, hello->concurrency);
     pl_store_u32(bytes + SERVER_RING_CAPACITY, hello->ring_capacity);
     pl_store_u32(bytes + SERVER_METHOD_COUNT, hello->method_count);
+    pl_store_u32(bytes + SERVER_REACTOR, hello->reactor);
+}
+
+/* Zero, unless it was asked for; then it is one of those that there are. */
+static int check_reactor(const uint8_t *bytes, size_t size)
+{
+    if (size < SERVER_REACTOR || !(pl_load_u64(bytes + SERVER_FEATURES) & PL_FEATURE_REACTOR))
+        return check_zeros(bytes, size, SERVER_REACTOR, PL_HELLO_SERVER_HEAD);
+    if (size < PL_HELLO_SERVER_HEAD) return 0;
+    uint32_t reactor = pl_load_u32(bytes + SERVER_REACTOR), concurrency = pl_load_u32(bytes + SERVER_CONCURRENCY);
+    if (reactor >= 1 && reactor <= concurrency) return 0;
+    return pl_error(-EPROTO, "the server's hello says that thread %u of %u serves this: it breaks the protocol",
+                    reactor, concurrency);
 }
 
 static int check_server_head(const uint8_t *bytes, size_t size)
@@ -241,7 +254,7 @@ static int check_server_head(const uint8_t *bytes, size_t size)
     if (size >= SERVER_METHOD_COUNT + 4 && pl_load_u32(bytes + SERVER_METHOD_COUNT) > PLAIT_METHODS_MAX)
         return pl_error(-EPROTO, "the server's hello claims %u methods: at most %d are taken (PLAIT_METHODS_MAX)",
                         pl_load_u32(bytes + SERVER_METHOD_COUNT), PLAIT_METHODS_MAX);
-    return check_zeros(bytes, size, SERVER_ZERO, PL_HELLO_SERVER_HEAD);
+    return check_reactor(bytes, size);
 }
 
 /* Walks the whole table once, so that nobody behind this has to doubt it. */
@@ -280,6 +293,7 @@ int pl_hello_server_decode(struct pl_hello_server *ret_hello, const uint8_t *byt
         .concurrency = pl_load_u32(bytes + SERVER_CONCURRENCY),
         .ring_capacity = pl_load_u32(bytes + SERVER_RING_CAPACITY),
         .method_count = pl_load_u32(bytes + SERVER_METHOD_COUNT),
+        .reactor = pl_load_u32(bytes + SERVER_REACTOR),
         .tail = bytes + PL_HELLO_SERVER_HEAD,
         .tail_size = tail_size,
     };

@@ -5,10 +5,11 @@
  * Server hello: 64 fixed bytes, then the error text or the method table:
  *   "PLAS" u16 major u16 minor  u32 result (0, or a positive errno)  u32 tail length
  *   u64 features  u64 instance id  u64 max_message  u32 pid  u32 outstanding  u32 concurrency
- *   u32 ring capacity  u32 method count  u32 zero          tail: text, or count × {u8 length, name}
+ *   u32 ring capacity  u32 method count  u32 reactor       tail: text, or count × {u8 length, name}
  * Major differs: refused, naming both. Features: the intersection counts. The abi word tells
  * byte order, pointer width and page size; shared memory needs equal words. Each method's number
- * in frames is its place in the table, from 0.
+ * in frames is its place in the table, from 0. Reactor: with that feature, which of the server's threads that handle
+ * (from 1 to `concurrency`) serves this connection; else zero.
  */
 #ifndef PL_WIRE_HELLO_H
 #define PL_WIRE_HELLO_H
@@ -28,7 +29,8 @@ enum {
     PL_FEATURE_GOAWAY = 2,     /* drain with a position */
     PL_FEATURE_ANY_METHOD = 4, /* server: methods beyond the table are welcome, by NAMED frames */
     PL_FEATURE_TOPIC = 8,      /* this is about a topic: a SUBSCRIBE frame follows the client's hello */
-    PL_FEATURE_RELIABLE = 16   /* publisher: it waits for its subscribers */
+    PL_FEATURE_RELIABLE = 16,  /* publisher: it waits for its subscribers */
+    PL_FEATURE_REACTOR = 32    /* the server's hello says which of its threads serves this connection */
 };
 
 /* Outcomes of the decoders: MORE means that the bytes so far are a valid beginning. */
@@ -49,6 +51,7 @@ struct pl_hello_server {
     uint64_t instance;
     uint64_t max_message;
     uint32_t pid, outstanding, concurrency, ring_capacity, method_count;
+    uint32_t reactor;    /* from 1; 0: not told, and the feature isn't there */
     const uint8_t *tail; /* points into the caller's bytes */
     size_t tail_size;
 };

@@ -293,6 +293,22 @@ TEST(claims_of_a_server_hello_are_judged_before_their_bytes_come)
     }
 }
 
+TEST(the_thread_that_serves_a_connection_is_one_of_those_that_there_are)
+{
+    struct pl_hello_server hello = server_sample(), decoded;
+    uint8_t bytes[512];
+    hello.features |= PL_FEATURE_REACTOR;
+    for (uint32_t reactor = 0; reactor <= hello.concurrency + 1; reactor++) {
+        bool known = reactor >= 1 && reactor <= hello.concurrency;
+        hello.reactor = reactor;
+        size_t size = server_bytes(bytes, &hello);
+        CHECK_INT(decode_server(&decoded, bytes, PL_HELLO_SERVER_HEAD - 1), PL_HELLO_MORE);
+        CHECK_INT(decode_server(&decoded, bytes, size), known ? PL_HELLO_OK : -EPROTO);
+        if (known) CHECK_INT(decoded.reactor, reactor);
+        else CHECK_CONTAINS(pl_error_text(), "of 4 serves this");
+    }
+}
+
 TEST(the_largest_method_table_is_taken)
 {
     static uint8_t bytes[PL_HELLO_SERVER_HEAD + PL_HELLO_TAIL_MAX];

@@ -1,4 +1,4 @@
-/* child: the life of a worker, from its birth to _exit().
+/* child: the life of a worker, from its birth to its end.
  *
  * A thread of its own heeds the supervisor: its order to stop, and its end, whatever the handlers are busy with. It
  * is started after the `start` hook, when forking is over.
@@ -12,8 +12,10 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -64,6 +66,12 @@ static void *heed(void *unused)
     return NULL;
 }
 
+int pl_worker_bind(pid_t parent)
+{
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    return getppid() == parent ? 0 : pl_error(-ECONNRESET, "the supervisor (pid %d) is gone", (int)parent);
+}
+
 static int start_heeding(struct plait_server *server)
 {
     pthread_t thread;
@@ -74,6 +82,8 @@ static int start_heeding(struct plait_server *server)
     int error = pthread_create(&thread, NULL, heed, NULL);
     if (error == 0) pthread_detach(thread);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
+    /* From now on it ends in good order; a signal is still needed to wake who is stopped. */
+    if (error == 0) prctl(PR_SET_PDEATHSIG, SIGCONT);
     return error == 0 ? 0 : pl_error(-error, "cannot start a thread: %s", pl_error_word(error));
 }
 
@@ -109,14 +119,23 @@ static int run(struct plait_server *server)
     return r;
 }
 
-void pl_worker_live(struct plait_server *server, int control)
+/* The socket stays open, for the thread that heeds it and for the supervisor, to whom its end is this process's. */
+int pl_worker_serve(struct plait_server *server, int control)
 {
+    char text[1024];
     control_fd = control;
     int r = run(server);
-    if (r < 0) tell(PL_WORKER_FAILED, r, plait_error_text()[0] ? plait_error_text() : pl_error_word(r));
+    snprintf(text, sizeof(text), "%s", plait_error_text()[0] ? plait_error_text() : pl_error_word(r));
+    if (r < 0) tell(PL_WORKER_FAILED, r, text);
     pthread_mutex_lock(&lock);
     serving = NULL;
     pthread_mutex_unlock(&lock);
+    return r < 0 ? pl_error(r, "%s", text) : 0;
+}
+
+void pl_worker_live(struct plait_server *server, int control)
+{
+    int r = pl_worker_serve(server, control);
     plait_server_close(server);
     fflush(NULL);
     _exit(r < 0);

@@ -1,5 +1,6 @@
 /* spawn: a worker is born by fork(), without exec: it has the methods, handlers and listeners of the supervisor, and
- * its load page, which the supervisor made, so that it can note in it what the worker died of.
+ * its load page, which the supervisor made, so that it can note in it what the worker died of. Or the program's hook
+ * starts another program, which gets listeners and page by the socket (adopt.c).
  *
  * Siblings' descriptors and pages are closed in the child at once: a socket that lives on in a sibling would hide a
  * death.
@@ -14,7 +15,6 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -46,7 +46,8 @@ static int prepare(struct pl_seat *seat, struct pl_worker **ret_worker)
     worker->number = seat->number;
     worker->process.fd = worker->control.fd = worker->theirs = worker->load_fd = worker->page_fd = -1;
     pl_list_init(&worker->link);
-    int r = pl_load_create(&worker->load, &worker->load_fd);
+    int r = seat->supervisor->server->hooks.spawn ? pl_load_create_open(&worker->load, &worker->load_fd)
+                                                  : pl_load_create(&worker->load, &worker->load_fd);
     if (r == 0 && socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, sockets) < 0)
         r = pl_error(-errno, "cannot make a socket: %s", pl_error_word(errno));
     if (r < 0) {
@@ -70,8 +71,7 @@ static void become_worker(struct pl_worker *worker, pid_t parent)
     pl_signal_release(supervisor->ticket);
     sigemptyset(&none);
     pthread_sigmask(SIG_SETMASK, &none, NULL);
-    prctl(PR_SET_PDEATHSIG, SIGCONT); /* whoever is stopped wakes up, and sees that the supervisor is gone */
-    if (getppid() != parent) _exit(1);
+    if (pl_worker_bind(parent) < 0) _exit(1);
     int control = worker->theirs;
     worker->theirs = -1;
     server->load = worker->load;
@@ -96,30 +96,43 @@ static void become_worker(struct pl_worker *worker, pid_t parent)
     pl_worker_live(server, control);
 }
 
-static pid_t fork_worker(struct plait_server *server)
+/* -1 with errno; returns in the supervisor alone. */
+static pid_t bear(struct pl_worker *worker)
 {
-    return server->hooks.fork ? (pid_t)server->hooks.fork(server->hooks.context) : fork();
+    struct plait_server *server = worker->supervisor->server;
+    const plait_worker_hooks *hooks = &server->hooks;
+    pid_t own = getpid();
+    if (hooks->spawn) return (pid_t)hooks->spawn(server, worker->theirs, hooks->context);
+    fflush(NULL); /* or the worker would write it once more */
+    server->spawning = true;
+    pid_t pid = hooks->fork ? (pid_t)hooks->fork(hooks->context) : fork();
+    int error = errno;
+    if (pid == 0) become_worker(worker, own);
+    server->spawning = false;
+    errno = error;
+    return pid;
 }
 
 int pl_worker_spawn(struct pl_seat *seat, struct pl_worker **ret_worker)
 {
     struct plait_server *server = seat->supervisor->server;
     struct pl_worker *worker = NULL;
-    pid_t own = getpid();
     int r = prepare(seat, &worker);
-    if (r < 0) return r;
-    fflush(NULL); /* or the worker would write it once more */
-    server->spawning = true;
-    pid_t pid = fork_worker(server);
+    if (r == 0 && server->hooks.spawn) r = pl_worker_send_seed(worker);
+    if (r < 0) {
+        pl_worker_free(worker);
+        return r;
+    }
+    errno = 0;
+    pid_t pid = bear(worker);
     int error = errno;
-    if (pid == 0) become_worker(worker, own);
-    server->spawning = false;
     pl_close(&worker->theirs);
     pl_close(&worker->load_fd);
     if (pid < 0) {
         pl_worker_free(worker);
-        return pl_error(error > 0 ? -error : -EAGAIN, "cannot fork worker %u of %s: %s (ulimit -u, pids.max)",
-                        seat->number, server->name, pl_error_word(error));
+        return pl_error(error > 0 ? -error : -EAGAIN, "cannot %s worker %u of %s: %s (ulimit -u, pids.max)",
+                        server->hooks.spawn ? "start" : "fork", seat->number, server->name,
+                        pl_error_word(error > 0 ? error : EAGAIN));
     }
     worker->pid = pid;
     worker->since = pl_clock_ns();

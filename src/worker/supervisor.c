@@ -324,7 +324,7 @@ static void warn_of_threads(const struct pl_supervisor *supervisor)
     if (tasks == NULL) return;
     for (struct dirent *item; (item = readdir(tasks)) != NULL;) threads += item->d_name[0] != '.';
     closedir(tasks);
-    if (threads > 1)
+    if (threads > 1 && supervisor->server->hooks.spawn == NULL)
         pl_log(PLAIT_LOG_ERROR,
                "%s: %d threads run where workers are forked: what another one has locked stays locked in the workers "
                "(start threads in the `start` hook)",
@@ -379,7 +379,8 @@ int pl_supervise(struct plait_server *server)
     if (r == 0 && server->state != PL_SERVER_OPEN)
         r = pl_error(-EBUSY, "%s %s", server->name,
                      server->state == PL_SERVER_RUNNING ? "runs already" : "has run and ended: open another");
-    if (r == 0) r = server->hooks.start ? 0 : pl_server_resolve(server);
+    /* With either of these hooks the methods may be the workers' own affair. */
+    if (r == 0) r = server->hooks.start || server->hooks.spawn ? 0 : pl_server_resolve(server);
     if (r < 0) return r;
     pl_list_init(&supervisor.workers);
     r = set_up(&supervisor);

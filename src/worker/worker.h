@@ -3,6 +3,7 @@
  * workers.c     the public functions; plait_server_run() of either kind
  * supervisor.c  the loop that keeps N places filled: deaths, pauses, rolling, stop
  * spawn.c       one worker is born: fork, what it gets, what it must let go of
+ * adopt.c       the other way of being born: a program of its own that gets everything by the socket
  * child.c       the worker's own life: hooks, serving, a thread that heeds the supervisor
  * death.c       what a worker died of, in words
  * pool.c        threads for handlers that take long
@@ -31,6 +32,17 @@ struct pl_worker_message {
 };
 struct pl_worker_order {
     int64_t grace; /* the only one: stop */
+};
+
+/* What a worker that was spawned finds in its socket, with its load page and the name's lock; behind it as many
+ * messages as listeners, each a URL with its socket. */
+#define PL_WORKER_SEED UINT64_C(0x64656573746c6c70) /* "plltseed" */
+struct pl_worker_seed {
+    uint64_t magic;
+    char version[16];
+    uint32_t number, restarts, listeners;
+    int32_t supervisor;
+    char name[PLAIT_NAME_MAX + 1];
 };
 
 struct pl_supervisor;
@@ -86,7 +98,13 @@ int pl_worker_spawn(struct pl_seat *seat, struct pl_worker **ret_worker);
 /* Lets go of what the supervisor has of it, but not of the process. */
 void pl_worker_free(struct pl_worker *worker);
 
+/* ---- adopt.c ---- */
+int pl_worker_send_seed(const struct pl_worker *worker); /* -errno with text */
+
 /* ---- child.c ---- */
+/* Dies with PARENT, whatever it is busy with. -ECONNRESET: that is gone already. Until it serves; then it heeds. */
+int pl_worker_bind(pid_t parent);
+int pl_worker_serve(struct plait_server *server, int control); /* takes CONTROL; 0 or -errno with text, which is told */
 void pl_worker_live(struct plait_server *server, int control) __attribute__((noreturn));
 
 /* ---- death.c ---- */

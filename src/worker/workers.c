@@ -7,6 +7,11 @@
 
 int plait_server_run(plait_server *server)
 {
+    if (server->control_fd >= 0) {
+        int control = server->control_fd;
+        server->control_fd = -1;
+        return pl_worker_serve(server, control);
+    }
     return server->processes && !server->worker ? pl_supervise(server) : pl_server_serve(server);
 }
 

@@ -1,6 +1,7 @@
 """plait threads: any process's threads, and what is wrong with its arguments."""
 
 import os
+import re
 import subprocess
 import threading
 import time
@@ -41,6 +42,14 @@ class Threads(Case):
         table = self.plait("threads", str(server.pid)).text
         self.assertIn("LIBRARY ID", table)
         self.assertIn("plait/named/1", table)
+
+    def test_a_supervisor_s_workers_are_named(self):
+        server = self.serve("crew", "--echo", "--processes", "2")
+        table = self.plait("threads", str(server.pid)).text
+        found = re.search(r"^supervises crew worker (\d): pid (\d+), crew worker (\d): pid (\d+)$", table, re.M)
+        self.assertIsNotNone(found, table)
+        self.assertEqual({found[1], found[3]}, {"1", "2"})
+        self.assertIn("plait/crew/0", self.plait("threads", found[2]).text)
 
     def test_a_busy_thread_s_share_is_what_it_uses_now(self):
         busy = subprocess.Popen(["sh", "-c", "while :; do :; done"])

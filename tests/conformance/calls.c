@@ -29,7 +29,7 @@ static void check_echo(const struct cell *cell, const char *method, size_t size,
 
 /* ---- bodies: 8192 is what fits into a ring's record ---- */
 
-BEHAVIOUR(echoes_0_bytes, PLAIT | LINES | LENGTH | DATAGRAM, CALLS)
+BEHAVIOUR(echoes_0_bytes, PLAIT | LINES | LENGTH | DATAGRAM, CALLS | SIZES)
 {
     check_echo(cell, "echo", 0, false);
 }
@@ -37,11 +37,11 @@ BEHAVIOUR(echoes_1_byte, ALL, CALLS)
 {
     check_echo(cell, "echo", 1, false);
 }
-BEHAVIOUR(echoes_every_byte_value, ALL, CALLS)
+BEHAVIOUR(echoes_every_byte_value, ALL, CALLS | SIZES)
 {
     check_echo(cell, "echo", 256, false);
 }
-BEHAVIOUR(echoes_8192_bytes, ALL, CALLS)
+BEHAVIOUR(echoes_8192_bytes, ALL, CALLS | SIZES)
 {
     check_echo(cell, "echo", 8192, false);
 }
@@ -49,37 +49,37 @@ BEHAVIOUR(echoes_8193_bytes, ALL, CALLS)
 {
     check_echo(cell, "echo", 8193, false);
 }
-BEHAVIOUR(echoes_the_longest_datagram, DATAGRAM, CALLS)
+BEHAVIOUR(echoes_the_longest_datagram, DATAGRAM, CALLS | SIZES)
 {
     check_echo(cell, "echo", PLAIT_DATAGRAM_MAX, false);
 }
-BEHAVIOUR(echoes_64_KiB, PLAIT | LINES | LENGTH, CALLS)
+BEHAVIOUR(echoes_64_KiB, PLAIT | LINES | LENGTH, CALLS | SIZES)
 {
     check_echo(cell, "echo", 64 << 10, false);
 }
-BEHAVIOUR(echoes_1_MiB, PLAIT | LINES | LENGTH, CALLS)
+BEHAVIOUR(echoes_1_MiB, PLAIT | LINES | LENGTH, CALLS | SIZES)
 {
     check_echo(cell, "echo", 1 << 20, false);
 }
-BEHAVIOUR(echoes_16_MiB, PLAIT | LINES | LENGTH, CALLS)
+BEHAVIOUR(echoes_16_MiB, PLAIT | LINES | LENGTH, CALLS | SIZES)
 {
     check_echo(cell, "echo", 16 << 20, false);
 }
 
 /* Raw has no ends but the stream's: a longer body is many requests, and their replies together are the body. */
-BEHAVIOUR(echoes_1_byte_until_eof, RAW, CALLS)
+BEHAVIOUR(echoes_1_byte_until_eof, RAW, CALLS | SIZES)
 {
     check_echo(cell, "echo", 1, true);
 }
-BEHAVIOUR(echoes_64_KiB_until_eof, RAW, CALLS)
+BEHAVIOUR(echoes_64_KiB_until_eof, RAW, CALLS | SIZES)
 {
     check_echo(cell, "echo", 64 << 10, true);
 }
-BEHAVIOUR(echoes_1_MiB_until_eof, RAW, CALLS)
+BEHAVIOUR(echoes_1_MiB_until_eof, RAW, CALLS | SIZES)
 {
     check_echo(cell, "echo", 1 << 20, true);
 }
-BEHAVIOUR(echoes_16_MiB_until_eof, RAW, CALLS)
+BEHAVIOUR(echoes_16_MiB_until_eof, RAW, CALLS | SIZES)
 {
     check_echo(cell, "echo", 16 << 20, true);
 }
@@ -108,7 +108,7 @@ BEHAVIOUR(many_calls_get_their_own_replies, ALL, CALLS)
     check_many(cell, false, cell->column->patience);
 }
 
-BEHAVIOUR(calls_until_eof_open_a_connection_each, RAW, CALLS | DEADLINES)
+BEHAVIOUR(calls_until_eof_open_a_connection_each, RAW, CALLS | DEADLINES | SIZES)
 {
     check_many(cell, true, cell->column->patience < 20 ? cell->column->patience : 20);
 }
@@ -233,7 +233,7 @@ BEHAVIOUR(half_a_reply_is_no_reply, LENGTH, CALLS | PLAIN_SERVER)
 
 /* ---- deadlines and limits ---- */
 
-BEHAVIOUR(a_deadline_ends_a_call_and_its_late_reply_answers_no_other, ALL, CALLS | DEADLINES)
+BEHAVIOUR(a_deadline_ends_a_call_and_its_late_reply_answers_no_other, ALL, CALLS | DEADLINES | ONE_PROCESS)
 {
     struct service service;
     struct answer answer;

@@ -1,4 +1,6 @@
-/* column_c: libplait's C interface calls service.c; and (column plain) a server that knows nothing of plait. */
+/* column_c: libplait's C interface calls service.c; and (column plain) a server that knows nothing of plait; and
+ * (column workers) service.c as two processes, which share the name or the listeners.
+ */
 #include "conformance/conformance.h"
 
 #include <errno.h>
@@ -62,9 +64,21 @@ static void c_close(void *client)
 const struct column column_c = {
     .name = "c",
     .framings = ALL,
-    .can = CALLS | DEADLINES | LIMITS | API | OWN_SERVICE,
+    .can = CALLS | DEADLINES | LIMITS | API | OWN_SERVICE | ONE_PROCESS | SIZES,
     .patience = 2000,
     .serve = service_run_own,
+    .open = c_open,
+    .call = c_call,
+    .close = c_close,
+};
+
+/* What matters is which process a connection meets; what a body may look like, the column above shows. */
+const struct column column_workers = {
+    .name = "c>two",
+    .framings = PLAIT | LINES | DATAGRAM,
+    .can = CALLS | API | OWN_SERVICE,
+    .patience = 100,
+    .serve = service_run_workers,
     .open = c_open,
     .call = c_call,
     .close = c_close,
@@ -92,7 +106,7 @@ void service_run_plain(const struct cell *cell, const struct service_options *op
 const struct column column_plain = {
     .name = "c>plain",
     .framings = IDLESS,
-    .can = CALLS | DEADLINES | LIMITS | PLAIN_SERVER,
+    .can = CALLS | DEADLINES | LIMITS | PLAIN_SERVER | ONE_PROCESS | SIZES,
     .patience = 500,
     .serve = service_run_plain,
     .open = c_open,

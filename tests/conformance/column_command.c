@@ -102,7 +102,7 @@ static void command_close(void *client)
 const struct column column_command = {
     .name = "command",
     .framings = ALL,
-    .can = CALLS | DEADLINES | OWN_SERVICE,
+    .can = CALLS | DEADLINES | OWN_SERVICE | ONE_PROCESS | SIZES,
     .patience = 5,
     .serve = service_run_own,
     .open = command_open,

@@ -156,5 +156,5 @@ static void close_client(void *client)
 }
 
 extern "C" const struct column column_cpp = {
-    "c++", ALL, CALLS | DEADLINES | LIMITS | OWN_SERVICE, 2000, serve, open, call, close_client,
+    "c++", ALL, CALLS | DEADLINES | LIMITS | OWN_SERVICE | ONE_PROCESS | SIZES, 2000, serve, open, call, close_client,
 };

@@ -164,7 +164,7 @@ static void close_client_process(void *client)
 const struct column column_python = {
     .name = "python",
     .framings = ALL,
-    .can = CALLS | DEADLINES | LIMITS | OWN_SERVICE,
+    .can = CALLS | DEADLINES | LIMITS | OWN_SERVICE | ONE_PROCESS | SIZES,
     .patience = 500,
     .serve = serve,
     .open = open_client_process,

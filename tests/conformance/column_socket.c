@@ -112,7 +112,7 @@ static void socket_close(void *client)
 const struct column column_socket = {
     .name = "socket",
     .framings = IDLESS,
-    .can = CALLS | SOCKETS | OWN_SERVICE,
+    .can = CALLS | SOCKETS | OWN_SERVICE | ONE_PROCESS | SIZES,
     .patience = 2000,
     .serve = service_run_own,
     .open = socket_open,

@@ -38,6 +38,8 @@ enum {
     SOCKETS = 1 << 4,      /* its client is a socket, and no more */
     OWN_SERVICE = 1 << 5,  /* its server is service.c */
     PLAIN_SERVER = 1 << 6, /* its server knows nothing of plait: plain_server.py */
+    ONE_PROCESS = 1 << 7,  /* its server is one process: what a call left there the next one finds */
+    SIZES = 1 << 8,        /* bodies of many sizes may behave otherwise than in another column */
 };
 
 struct transport {
@@ -86,6 +88,7 @@ void service_stop(struct service *service);
 
 /* How the two kinds of servers start: they print "METHOD URL" lines and an empty line to a pipe. */
 void service_run_own(const struct cell *cell, const struct service_options *options, int out, int stop);
+void service_run_workers(const struct cell *cell, const struct service_options *options, int out, int stop);
 void service_run_plain(const struct cell *cell, const struct service_options *options, int out, int stop);
 /* What a server in this cell listens on for METHOD. */
 void service_listen_url(char url[SERVICE_TEXT], const struct cell *cell, const struct service_options *options,
@@ -119,7 +122,8 @@ struct column {
     void (*close)(void *client);
 };
 
-extern const struct column column_c, column_cpp, column_python, column_command, column_socket, column_plain;
+extern const struct column column_c, column_cpp, column_python, column_command, column_socket, column_plain,
+    column_workers;
 
 /* ---- behaviours ---- */
 

@@ -114,7 +114,7 @@ BEHAVIOUR(calls_in_flight_are_answered_each_to_its_own, ALL, API)
     service_stop(&service);
 }
 
-BEHAVIOUR(deferred_replies_may_come_in_reverse_order, PLAIT, API | OWN_SERVICE)
+BEHAVIOUR(deferred_replies_may_come_in_reverse_order, PLAIT, API | OWN_SERVICE | ONE_PROCESS)
 {
     struct pending pending[IN_FLIGHT + 1];
     struct service service;
@@ -134,7 +134,7 @@ BEHAVIOUR(deferred_replies_may_come_in_reverse_order, PLAIT, API | OWN_SERVICE)
     service_stop(&service);
 }
 
-BEHAVIOUR(an_asynchronous_call_has_a_deadline, ALL, API)
+BEHAVIOUR(an_asynchronous_call_has_a_deadline, ALL, API | ONE_PROCESS)
 {
     plait_call_options options = PLAIT_CALL_OPTIONS_INIT;
     struct pending pending;
@@ -155,7 +155,7 @@ BEHAVIOUR(an_asynchronous_call_has_a_deadline, ALL, API)
     service_stop(&service);
 }
 
-BEHAVIOUR(a_cancelled_call_is_told_and_the_server_knows, PLAIT, API | OWN_SERVICE)
+BEHAVIOUR(a_cancelled_call_is_told_and_the_server_knows, PLAIT, API | OWN_SERVICE | ONE_PROCESS)
 {
     struct pending pending[2];
     struct service service;
@@ -179,7 +179,7 @@ BEHAVIOUR(a_cancelled_call_is_told_and_the_server_knows, PLAIT, API | OWN_SERVIC
     service_stop(&service);
 }
 
-BEHAVIOUR(a_cancelled_call_answers_no_other, IDLESS, API)
+BEHAVIOUR(a_cancelled_call_answers_no_other, IDLESS, API | ONE_PROCESS)
 {
     struct pending pending;
     struct service service;
@@ -198,7 +198,7 @@ BEHAVIOUR(a_cancelled_call_answers_no_other, IDLESS, API)
     service_stop(&service);
 }
 
-BEHAVIOUR(closing_a_client_ends_its_calls, ALL, API | OWN_SERVICE)
+BEHAVIOUR(closing_a_client_ends_its_calls, ALL, API | OWN_SERVICE | ONE_PROCESS)
 {
     struct pending pending[2];
     struct service service;
@@ -411,7 +411,7 @@ BEHAVIOUR(a_call_made_in_a_handler_inherits_the_trace_id, PLAIT, API | OWN_SERVI
     service_stop(&second);
 }
 
-BEHAVIOUR(a_handler_that_calls_its_own_single_thread_is_told_so, PLAIT, API | OWN_SERVICE)
+BEHAVIOUR(a_handler_that_calls_its_own_single_thread_is_told_so, PLAIT, API | OWN_SERVICE | ONE_PROCESS)
 {
     struct service service;
     struct service_options options = { .threads = 1 };
@@ -423,6 +423,19 @@ BEHAVIOUR(a_handler_that_calls_its_own_single_thread_is_told_so, PLAIT, API | OW
     CHECK(now_ms() - begun < 10000); /* at once, not at the deadline of 30 s */
     check_call(cell, client, "echo", "fine");
     plait_client_close(client);
+    service_stop(&service);
+}
+
+BEHAVIOUR(a_handler_that_calls_its_own_server_is_answered_by_another_thread, PLAIT, API | OWN_SERVICE | ONE_PROCESS)
+{
+    struct service service;
+    struct service_options options = { .threads = 2 };
+    plait_client *clients[2];
+    service_start(&service, cell, "call_self open_self echo", &options);
+    for (int i = 0; i < 2; i++) clients[i] = open_client(cell, &service, "call_self"); /* a thread each */
+    check_call(cell, clients[0], "open_self", "");
+    for (int i = 0; i < 4; i++) CHECK_STR(call_text(cell, clients[i % 2], "call_self", "", NULL), "0 ");
+    for (int i = 0; i < 2; i++) plait_client_close(clients[i]);
     service_stop(&service);
 }
 
@@ -459,7 +472,7 @@ BEHAVIOUR(a_client_lives_in_a_foreign_loop, ALL, API)
     service_stop(&service);
 }
 
-BEHAVIOUR(a_deadline_makes_a_foreign_loop_readable, ALL, API)
+BEHAVIOUR(a_deadline_makes_a_foreign_loop_readable, ALL, API | ONE_PROCESS)
 {
     plait_call_options options = PLAIT_CALL_OPTIONS_INIT;
     struct pending pending;
@@ -484,7 +497,7 @@ BEHAVIOUR(a_deadline_makes_a_foreign_loop_readable, ALL, API)
     service_stop(&service);
 }
 
-BEHAVIOUR(a_server_lives_in_a_foreign_loop, ALL, CALLS | OWN_SERVICE)
+BEHAVIOUR(a_server_lives_in_a_foreign_loop, ALL, CALLS | OWN_SERVICE | ONE_PROCESS)
 {
     struct service_options options = { .foreign_loop = true };
     struct service service;
@@ -505,7 +518,7 @@ BEHAVIOUR(a_server_lives_in_a_foreign_loop, ALL, CALLS | OWN_SERVICE)
     cell->column->close(client);
 }
 
-BEHAVIOUR(threads_share_a_client_of_a_server_in_a_foreign_loop, ALL, API | OWN_SERVICE)
+BEHAVIOUR(threads_share_a_client_of_a_server_in_a_foreign_loop, ALL, API | OWN_SERVICE | ONE_PROCESS)
 {
     struct service_options options = { .foreign_loop = true };
     struct worker workers[2];

@@ -25,7 +25,7 @@ static const struct column *const columns[] = {
 #ifdef CONFORMANCE_PYTHON /* the package was built */
     &column_python,
 #endif
-    &column_command, &column_socket, &column_plain,
+    &column_command, &column_socket, &column_plain, &column_workers,
 };
 
 enum { ROWS = sizeof(transports) / sizeof(transports[0]), KINDS = sizeof(columns) / sizeof(columns[0]) };

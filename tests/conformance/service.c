@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <plait/worker.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -229,7 +230,7 @@ static void call_self(plait_request *request, void *context)
 {
     (void)context;
     int r = plait_client_call(to_self, "echo", "", 0, NULL, NULL);
-    plait_request_replyf(request, "%d %s", r, plait_error_text());
+    plait_request_replyf(request, "%d %s", r, r < 0 ? plait_error_text() : "");
 }
 
 /* ---- the process ---- */
@@ -303,15 +304,15 @@ static void loop(plait_server *server, int stop)
     if (r != -ESHUTDOWN) must(r, "plait_server_dispatch");
 }
 
-void service_run_own(const struct cell *cell, const struct service_options *options, int out, int stop)
+/* With all methods and listeners; the URLs go to OUT. */
+static plait_server *open_server(const struct cell *cell, const struct service_options *options, int processes, int out)
 {
     const char *name = options->name ? options->name : SERVICE_NAME;
     plait_server_options server_options = PLAIT_SERVER_OPTIONS_INIT;
     plait_server *server = NULL;
-    char end;
-    size_t before = test_count_fds() - 1; /* OUT gets closed */
     server_options.max_message = cell->transport->listen ? 0 : options->max_message;
     server_options.threads = options->threads;
+    server_options.processes = processes;
     must(plait_server_open(&server, name, &server_options), "open");
     for (size_t i = 0; i < METHODS; i++)
         must(plait_server_handle(server, methods[i].name, methods[i].handler, NULL), methods[i].name);
@@ -322,6 +323,24 @@ void service_run_own(const struct cell *cell, const struct service_options *opti
         add_option(self_target, sizeof(self_target), cell->transport->option);
         dprintf(out, "* %s\n", self_target);
     }
+    return server;
+}
+
+static void end_service(size_t fds_before)
+{
+    if (test_count_fds() != fds_before) {
+        fprintf(stderr, "conformance service: %zu descriptors were left open\n", test_count_fds() - fds_before);
+        _exit(3);
+    }
+    if (__lsan_do_recoverable_leak_check && __lsan_do_recoverable_leak_check()) _exit(2);
+    _exit(0);
+}
+
+void service_run_own(const struct cell *cell, const struct service_options *options, int out, int stop)
+{
+    char end;
+    size_t before = test_count_fds() - 1; /* OUT gets closed */
+    plait_server *server = open_server(cell, options, 0, out);
     if (!options->foreign_loop) must(plait_server_start(server), "start");
     else must(plait_server_fd(server), "fd");
     dprintf(out, "\n");
@@ -333,10 +352,43 @@ void service_run_own(const struct cell *cell, const struct service_options *opti
     to_self = NULL;
     plait_server_close(server);
     while (held_count > 0) echo(held[--held_count], NULL); /* into nowhere */
-    if (test_count_fds() != before) {
-        fprintf(stderr, "conformance service: %zu descriptors were left open\n", test_count_fds() - before);
-        _exit(3);
-    }
-    if (__lsan_do_recoverable_leak_check && __lsan_do_recoverable_leak_check()) _exit(2);
-    _exit(0);
+    end_service(before);
+}
+
+/* ---- the same by two workers ---- */
+
+struct ends {
+    int out, stop;
+};
+
+static void tell_ready(plait_server *server, void *context)
+{
+    struct ends *ends = context;
+    (void)server;
+    dprintf(ends->out, "\n");
+    close(ends->out);
+}
+
+/* Nothing comes by the stop pipe but its end. */
+static void attend(plait_server *server, void *context)
+{
+    struct ends *ends = context;
+    struct pollfd event = { .fd = ends->stop, .events = POLLIN };
+    if (poll(&event, 1, 0) == 1) must(plait_server_stop(server, 0), "stop");
+}
+
+void service_run_workers(const struct cell *cell, const struct service_options *options, int out, int stop)
+{
+    plait_worker_hooks hooks = PLAIT_WORKER_HOOKS_INIT;
+    struct ends ends = { out, stop };
+    size_t before = test_count_fds() - 1; /* OUT gets closed */
+    plait_server *server = open_server(cell, options, 2, out);
+    hooks.ready = tell_ready;
+    hooks.attend = attend;
+    hooks.attend_fd = stop;
+    hooks.context = &ends;
+    must(plait_server_workers(server, &hooks), "workers");
+    must(plait_server_run(server), "run");
+    plait_server_close(server);
+    end_service(before);
 }

@@ -46,8 +46,11 @@ class Case(unittest.TestCase):
 
     def script(self, text, python=sys.executable, **options):
         """Another interpreter that runs TEXT and has said "ready"."""
-        process = subprocess.Popen([python, "-c", text], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                   text=True, **options)
+        return self.start_python("-c", text, python=python, **options)
+
+    def start_python(self, *arguments, python=sys.executable, **options):
+        process = subprocess.Popen([python, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                                   **options)
 
         def end():
             if process.poll() is None:

@@ -26,6 +26,14 @@ class Docs(Case):
         self.assertEqual(said["calls"], 1)
         self.assertNotEqual(said["worker"], workers.pid)
         self.end(workers)
+        program = os.path.join(self.directory, "adder.py")
+        with open(program, "w") as file:
+            file.write("print('ready', flush=True)\n" + next(text for kind, text in blocks if kind == "spawned"))
+        spawned = self.start_python(program)
+        with plait.connect("adder", connect_timeout=PATIENCE) as client:
+            self.assertEqual(client.call("add", [1, 2]).json(), {"sum": 3})
+        spawned.terminate()
+        self.assertEqual((spawned.wait(PATIENCE), spawned.stderr.read()), (0, ""))
 
     def end(self, process):
         process.terminate()

@@ -1,4 +1,4 @@
-"""Workers: supervised processes that are forked by a server in Python."""
+"""Workers: supervised processes that are forked by a server in Python, or are interpreters of their own."""
 
 import os
 import signal
@@ -216,6 +216,120 @@ class Workers(Case):
         process.send_signal(signal.SIGUSR1)
         self.assertEqual(os.read(process.stdout.fileno(), 6), b"heard\n")
         self.end(process)
+
+    # ---- interpreters of their own ----
+
+    def spawn(self, top, serve="plait.serve('test', {'pid': pid, 'die': die}, processes=2, start='spawn')"):
+        """A program in a file, with functions at its top, that serves where it is the program that was started."""
+        self.program = os.path.join(self.directory, "program.py")
+        with open(self.program, "w") as file:
+            file.write(f"import signal\n{HEAD}{top}\nif __name__ == '__main__':\n    {READY}    {serve}\n    print('over')\n")
+        return self.start_python(self.program)
+
+    def test_spawned_workers_have_nothing_of_the_supervisor_s_memory(self):
+        process = self.spawn(
+            "found = []\n"
+            "def look(request): return [__name__, found, os.getppid()]\n",
+            "found.append('memory'); threading.Thread(target=signal.pause, daemon=True).start()\n"
+            "    plait.serve('test', {'pid': pid, 'look': look}, processes=2, start='spawn', threads=2, "
+            "listen='tcp://127.0.0.1:0')")
+        pids = self.pids(2)
+        self.assertNotIn(process.pid, pids)
+        self.assertEqual(self.connect().call("look").json(), ["__mp_main__", [], process.pid])
+        for pid in pids:
+            with open(f"/proc/{pid}/cmdline") as file:
+                self.assertIn("plait._spawn", file.read())
+        self.assertNotIn("threads run where workers are forked", self.end(process))
+        self.assertTrue(all(gone(pid) for pid in pids))
+
+    def test_spawned_workers_are_told_of_and_started_again(self):
+        process = self.spawn("")
+        before, client = self.pids(2), self.connect()
+        with self.assertRaisesRegex(plait.PeerDied, "worker [12] .*signal 9"):
+            client.call("die")
+        self.assertTrue(self.pids(1, besides=before))
+        self.assertIn("died: signal 9", self.end(process))
+
+    def test_a_listener_is_shared_by_spawned_workers(self):
+        process = self.spawn("", "server = plait.Server('test', processes=2, start='spawn')\n"
+                                 "    server.handle('pid', pid); server.listen('tcp://127.0.0.1:0')\n"
+                                 "    print(server.urls[0], flush=True); server.run()")
+        url, found = process.stdout.readline().strip(), []
+        self.pids(2)
+        for _ in range(2):  # with the one stopped the other gets what comes
+            with plait.connect(url, connect_timeout=PATIENCE) as client:
+                found.append(int(client.call("pid").text))
+            os.kill(found[-1], signal.SIGSTOP)
+        for pid in found:
+            os.kill(pid, signal.SIGCONT)
+        self.assertEqual(len(set(found)), 2)
+        self.end(process)
+
+    def test_a_class_has_a_state_of_its_own_in_each_spawned_worker(self):
+        process = self.spawn("class Counter:\n"
+                             "    def __enter__(self): self.count = 0; return self\n"
+                             "    def __exit__(self, *_): os.write(1, b'left\\n')\n"
+                             "    def pid(self, request): return str(os.getpid())\n"
+                             "    def add(self, request):\n"
+                             "        self.count += 1\n"
+                             "        return [self.count]\n",
+                             "plait.serve('test', Counter, processes=2, start='spawn')")
+        self.pids(2)
+        client = self.connect()
+        self.assertEqual([client.call("add", ordered=True).json() for _ in range(3)], [[1], [2], [3]])
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=PATIENCE)
+        self.assertEqual(sorted(out.split()), ["left", "left", "over"], err)
+
+    def test_sighup_loads_a_program_of_spawned_workers_anew(self):
+        process = self.spawn("def version(request): return 'first'\n",
+                             "plait.serve('test', {'pid': pid, 'version': version}, processes=2, start='spawn')")
+        before, client = self.pids(2), self.connect()
+        self.assertEqual(client.call("version").text, "first")
+        with open(self.program) as file:
+            text = file.read()
+        with open(self.program, "w") as file:
+            file.write(text.replace("'first'", "'second, and more'"))
+        process.send_signal(signal.SIGHUP)
+        self.until(lambda: client.call("version").text != "first")
+        self.until(lambda: all(gone(pid) for pid in before))
+        self.assertEqual(client.call("version").text, "second, and more")
+        self.end(process)
+
+    def test_what_an_interpreter_of_its_own_can_not_get_is_refused_with_words(self):
+        process = self.spawn("", "plait.serve('test', lambda request: None, processes=1, start='spawn')")
+        self.assertIn("TypeError: start='spawn': the handler of '' can't be handed", process.communicate()[1])
+        process = self.script(f"{HEAD}{READY}plait.serve('test', {{'pid': pid}}, processes=1, start='spawn')")
+        self.assertIn("python -c", process.communicate()[1])
+        with self.assertRaisesRegex(ValueError, "'fork' or 'spawn'"):
+            plait.Server("test", processes=1, start="thread")
+
+    def test_a_program_without_a_guard_is_told_what_it_lacks(self):
+        process = self.spawn("if __name__ == '__mp_main__': plait.serve('test', pid, processes=1)")
+        out, err = process.communicate(timeout=PATIENCE)
+        self.assertIn("can't serve: start hook: RuntimeError: a spawned worker imports this program", err)
+        self.assertIn("under if __name__ == '__main__':", err)
+
+    def test_a_program_that_can_not_be_imported_ends_it_with_its_own_words(self):
+        process = self.spawn("if __name__ == '__mp_main__': import nothing_of_this_name")
+        self.assertIn("No module named 'nothing_of_this_name'", process.communicate(timeout=PATIENCE)[1])
+
+    def test_no_spawned_worker_outlives_its_supervisor_also_while_it_imports(self):
+        process = self.spawn("if __name__ == '__mp_main__':\n"
+                             "    with open(os.environ['PLAIT_DIR'] + '/importing', 'a') as file: print(os.getpid(), file=file)\n"
+                             "    import time; time.sleep(600)")
+        pids = []
+
+        def both_import():
+            if os.path.exists(self.directory + "/importing"):
+                with open(self.directory + "/importing") as file:
+                    pids[:] = [int(line) for line in file if line.endswith("\n")]
+            return len(pids) == 2
+
+        self.until(both_import)
+        process.kill()
+        process.wait()
+        self.until(lambda: all(gone(pid) for pid in pids))
 
     def test_a_number_that_is_too_great_is_refused_with_the_limit(self):
         with self.assertRaisesRegex(plait.Error, "PLAIT_PROCESSES_MAX"):

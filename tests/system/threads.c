@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -188,4 +189,83 @@ TEST(sixteen_calls_of_one_asynchronous_client_run_at_once_on_sixteen_threads)
     check_spread("spread", NULL);
     check_spread("spread?shm=off", NULL);
     check_spread(NULL, "tcp://127.0.0.1:0");
+}
+
+/* ---- handlers that call their own server ---- */
+
+static plait_client *to_self;
+
+/* "ordered": on the first connection; "open": by a client of its own; else by one that was open before. */
+static void ask_self(plait_request *request, void *context)
+{
+    plait_call_options options = PLAIT_CALL_OPTIONS_INIT;
+    plait_bytes body = plait_request_body(request);
+    plait_client *client = to_self;
+    int r = 0;
+    (void)context;
+    options.timeout = PATIENCE_MS;
+    if (body.size == 7) options.flags = PLAIT_CALL_ORDERED;
+    if (body.size == 4) r = plait_client_open(&client, "selfish", NULL);
+    if (r == 0) r = plait_client_call(client, "echo", "x", 1, &options, NULL);
+    plait_request_replyf(request, "%d %s", r, r < 0 ? plait_error_text() : "");
+    if (client != to_self) plait_client_close(client);
+}
+
+static void echo(plait_request *request, void *context)
+{
+    plait_bytes body = plait_request_body(request);
+    (void)context;
+    plait_request_reply(request, body.data, body.size);
+}
+
+static plait_server *start_selfish(int threads)
+{
+    plait_server *server = NULL;
+    plait_server_options options = PLAIT_SERVER_OPTIONS_INIT;
+    options.threads = threads;
+    CHECK_INT(plait_server_open(&server, "selfish", &options), 0);
+    CHECK_INT(plait_server_handle(server, "ask", ask_self, NULL), 0);
+    CHECK_INT(plait_server_handle(server, "echo", echo, NULL), 0);
+    CHECK_INT(plait_server_start(server), 0);
+    return server;
+}
+
+static int ask(plait_client *client, const char *how, const char *text)
+{
+    plait_reply *reply = NULL;
+    char answer[600];
+    int r = plait_client_call(client, "ask", how, strlen(how), NULL, &reply);
+    if (r < 0) test_fail(__FILE__, __LINE__, "%s", plait_error_text());
+    plait_bytes body = plait_reply_body(reply);
+    snprintf(answer, sizeof(answer), "%.*s", (int)body.size, (const char *)body.data);
+    plait_reply_free(reply);
+    if (atoi(answer) < 0) CHECK_CONTAINS(answer, text);
+    return atoi(answer);
+}
+
+TEST(a_handler_s_call_to_its_own_server_never_waits_for_its_own_thread)
+{
+    plait_server *server = start_selfish(2);
+    plait_client *clients[2];
+    to_self = open_client("selfish", NULL);
+    for (int i = 0; i < 2; i++) clients[i] = open_client("selfish", NULL); /* a thread each */
+    int ordered[2] = { ask(clients[0], "ordered", "this very thread"), ask(clients[1], "ordered", "this very thread") };
+    CHECK_INT(ordered[0] + ordered[1], -EDEADLK); /* one of them is TO_SELF's first connection's */
+    for (int i = 0; i < 20; i++) CHECK_INT(ask(clients[i % 2], "any", ""), 0);
+    for (int i = 0; i < 10; i++) CHECK_INT(ask(clients[i % 2], "open", ""), 0);
+    for (int i = 0; i < 2; i++) plait_client_close(clients[i]);
+    plait_client_close(to_self);
+    plait_server_close(server);
+}
+
+TEST(a_handler_that_connects_to_its_own_only_thread_is_told_at_once)
+{
+    plait_server *server = start_selfish(1);
+    plait_client *client = open_client("selfish", NULL);
+    to_self = open_client("selfish", NULL);
+    CHECK_INT(ask(client, "open", "connect outside of its handlers"), -EDEADLK);
+    CHECK_INT(ask(client, "any", "this very thread"), -EDEADLK);
+    plait_client_close(client);
+    plait_client_close(to_self);
+    plait_server_close(server);
 }

@@ -3,20 +3,22 @@ import _thread
 import os
 import sys
 
-from . import _plait
+from . import _plait, _spawn
 
 IDLE = 0.05  # seconds of serving between two looks at signals
 
 
 class Server(_plait.Server):
-    """Server(name, threads=1, processes=0, *, restart_burst=0, exclusive=False, allow=None, max_message=0,
-              inbound_bytes=0, outstanding=0, spin_us=0)
+    """Server(name, threads=1, processes=0, *, start="fork", restart_burst=0, exclusive=False, allow=None,
+              max_message=0, inbound_bytes=0, outstanding=0, spin_us=0)
 
     Claims NAME; handlers answer its calls once it runs. `with` closes it.
 
     threads (int): handlers that run at once, 1 to 64; -1: one per CPU. With 1, run() serves in the calling thread.
     processes (int): workers, 1 to 64; -1: one per CPU; 0: none. run() supervises them and handles nothing itself: each
         is forked, with what was set up until then, has THREADS of its own, and is started again when it dies.
+    start (str): "fork", or "spawn": each worker is an interpreter of its own, which imports the program, and finds
+        handlers and classes by their names; for programs that have threads before they serve.
     restart_burst (int): deaths within 10 s that end it all (run() raises Error, code EOWNERDEAD); 0: 5; -1: no limit.
     exclusive (bool): be the only instance of the name, or raise Error (code EADDRINUSE).
     allow (str): who else may call: "alice,1001,@video,*". The own user and root always may.
@@ -27,15 +29,33 @@ class Server(_plait.Server):
     Raises Error (code EADDRINUSE, EACCES, EINVAL, ...).
     """
 
-    def __init__(self, name, threads=1, processes=0, **options):
+    def __new__(cls, name, threads=1, processes=0, *, start="fork", **options):
+        _spawn.refuse_import()
+        if start not in ("fork", "spawn"):
+            raise ValueError(f"start={start!r}: 'fork' or 'spawn'")
+        return super().__new__(cls, name, threads, processes, **options)
+
+    def __init__(self, name, threads=1, processes=0, *, start="fork", **options):
         self._threads = threads
         self._processes = processes
-        self._begins = []  # in each worker, before it serves
+        self._options = options
+        self._spawns = start == "spawn"
+        self._handlers = []  # (method, handler)
+        self._makes = []     # classes that each worker makes one of, before it serves
+        self._made = 0
+        self._seed = -1      # of spawned workers: see _spawn.py
+        self._load = None    # in a spawned worker: what brings it its handlers
         self._ends = []
         self._bell = None
         self._lock = _thread.RLock()  # a signal's handler may call stop() in stop()
         self._ring = None  # wakes run()
         self._stopped = False
+
+    def handle(self, method, handler, /):
+        super().handle(method, handler)
+        self._handlers.append((method, handler))
+
+    handle.__doc__ = _plait.Server.handle.__doc__
 
     def method(self, name=""):
         """@server.method("add"): the function below answers calls of this method. It is given a Request."""
@@ -51,18 +71,7 @@ class Server(_plait.Server):
         public functions are the methods; what it keeps in `self` is that worker's own. With __enter__ and __exit__ it
         is entered and left as by `with`. What it raises there makes run() raise Error (code ECANCELED)."""
 
-        def begin():
-            thing = left = make()
-            if hasattr(type(left), "__enter__"):
-                thing = type(left).__enter__(left)
-                self._ends.append(lambda: type(left).__exit__(left, None, None, None))
-            if callable(thing):
-                self.handle("", thing)
-            for name in dir(type(thing)):
-                if not name.startswith("_") and callable(getattr(type(thing), name)):
-                    self.handle(name, getattr(thing, name))
-
-        self._begins.append(begin)
+        self._makes.append(make)
         return make
 
     def start(self):
@@ -79,8 +88,17 @@ class Server(_plait.Server):
     close.__doc__ = _plait.Server.close.__doc__
 
     def _make_state(self):
-        while self._begins:
-            self._begins.pop(0)()
+        while self._made < len(self._makes):
+            thing = left = self._makes[self._made]()
+            self._made += 1
+            if hasattr(type(left), "__enter__"):
+                thing = type(left).__enter__(left)
+                self._ends.append(lambda left=left: type(left).__exit__(left, None, None, None))
+            if callable(thing):
+                super().handle("", thing)
+            for name in dir(type(thing)):
+                if not name.startswith("_") and callable(getattr(type(thing), name)):
+                    super().handle(name, getattr(thing, name))
 
     def _leave_state(self):
         while self._ends:
@@ -165,9 +183,23 @@ class Server(_plait.Server):
         import logging as _  # deaths are told: on stderr, if the program says nothing else
 
         self._usual = [number for number in usual if number]
-        self._supervise(bell, *usual)
+        if self._spawns:
+            self._seed = _spawn.seed(self, self._handlers, self._makes, self._threads, self._options)
+        try:
+            self._supervise(bell, *usual, self._spawns)
+        finally:
+            if self._spawns:
+                os.close(self._seed)
+
+    def _work(self, load):
+        """In a spawned worker: serves what LOAD() registers."""
+        self._load = load
+        self._run_worker()
 
     # ---- called by the extension, of workers ----
+
+    def _spawn(self, control):
+        return _spawn.start(control, self._seed)
 
     def _flush(self):
         for stream in (sys.stdout, sys.stderr):
@@ -178,13 +210,10 @@ class Server(_plait.Server):
 
     def _begin(self, worker):
         try:
-            _signal.set_wakeup_fd(-1)
-            for number in self._usual:
-                _signal.signal(number, _signal.SIG_DFL)
-            with self._lock:
-                ring, self._ring = self._ring, None
-            os.close(self._bell)
-            os.close(ring)
+            if self._load is not None:
+                self._load()
+            else:
+                self._leave_supervisor()
             self._make_state()
         except BaseException as error:
             import traceback
@@ -192,6 +221,15 @@ class Server(_plait.Server):
             traceback.print_exc()
             self._flush()
             return "".join(traceback.format_exception_only(error)).strip().encode("utf-8", "replace").decode()
+
+    def _leave_supervisor(self):
+        _signal.set_wakeup_fd(-1)
+        for number in self._usual:
+            _signal.signal(number, _signal.SIG_DFL)
+        with self._lock:
+            ring, self._ring = self._ring, None
+        os.close(self._bell)
+        os.close(ring)
 
     def _end(self):
         try:
@@ -226,18 +264,19 @@ class Server(_plait.Server):
         _plait.Server.close(self)
 
 
-def serve(name, handlers, threads=1, processes=0, *, listen=(), **options):
+def serve(name, handlers, threads=1, processes=0, *, start="fork", listen=(), **options):
     """Serves NAME until SIGTERM or KeyboardInterrupt.
 
     handlers (dict[str, callable] | callable | class): by method; or one callable for every call that names none; or a
         class: its public functions are the methods, and each worker makes one of it, as Server.state says.
     threads (int): handlers that run at once, in each process.
     processes (int): workers, 0: none.
+    start (str): "fork", or "spawn": workers are interpreters of their own, as Server says.
     listen (str, or several): URLs to listen on, too. Other options are those of Server.
 
     Raises what Server, listen, handle and run raise.
     """
-    with Server(name, threads, processes, **options) as server:
+    with Server(name, threads, processes, start=start, **options) as server:
         if isinstance(handlers, type):
             server.state(handlers)
             handlers = {}

@@ -1,6 +1,6 @@
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 from . import _plait
 from ._plait import Request
@@ -12,12 +12,22 @@ _H = TypeVar("_H", bound=Callable[[Request], _plait._Answer])
 IDLE: float
 
 class Server(_plait.Server):
+    def __new__(
+        cls,
+        name: str,
+        threads: int = 1,
+        processes: int = 0,
+        *,
+        start: Literal["fork", "spawn"] = "fork",
+        **options: Any,
+    ) -> Self: ...
     def __init__(
         self,
         name: str,
         threads: int = 1,
         processes: int = 0,
         *,
+        start: Literal["fork", "spawn"] = "fork",
         restart_burst: int = 0,
         exclusive: bool = False,
         allow: str | None = None,
@@ -26,6 +36,7 @@ class Server(_plait.Server):
         outstanding: int = 0,
         spin_us: int = 0,
     ) -> None: ...
+    def handle(self, method: str, handler: Callable[[Request], Any], /) -> None: ...
     def method(self, name: str = "") -> Callable[[_H], _H]: ...
     def state(self, make: _C) -> _C: ...
     def start(self) -> None: ...
@@ -45,6 +56,7 @@ def serve(
     threads: int = 1,
     processes: int = 0,
     *,
+    start: Literal["fork", "spawn"] = "fork",
     listen: str | Iterable[str] = (),
     restart_burst: int = 0,
     exclusive: bool = False,

@@ -19,7 +19,7 @@ import warnings
 from _thread import get_ident
 
 import plait
-from . import _failure, _plait
+from . import _failure, _plait, _spawn
 from ._aio_thread import in_thread
 from ._aio_topics import Publisher, Subscriber
 from ._server import set_up
@@ -233,6 +233,7 @@ class Server(_plait.Server):
     """
 
     def __new__(cls, name, **options):
+        _spawn.refuse_import()
         return super().__new__(cls, name, 1, _deferring=True, **options)
 
     def __init__(self, name, **options):

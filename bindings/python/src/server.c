@@ -330,16 +330,17 @@ static PyObject *server_new(PyTypeObject *type, PyObject *args, PyObject *named)
 {
     static const char *const keywords[] = { "name",        "threads", "processes",   "restart_burst",
                                             "exclusive",   "allow",   "max_message", "inbound_bytes",
-                                            "outstanding", "spin_us", "_deferring",  NULL };
+                                            "outstanding", "spin_us", "_deferring",  "_control",
+                                            NULL };
     const char *name, *allow = NULL;
-    int threads = 1, processes = 0, restart_burst = 0, exclusive = 0, deferring = 0;
+    int threads = 1, processes = 0, restart_burst = 0, exclusive = 0, deferring = 0, control = -1;
     unsigned long long max_message = 0, inbound_bytes = 0;
     unsigned outstanding = 0;
     long long spin_us = 0;
     plait_server_options options = PLAIT_SERVER_OPTIONS_INIT;
-    if (!PyArg_ParseTupleAndKeywords(args, named, "s|ii$ipzKKILp:Server", (char **)(uintptr_t)keywords, &name, &threads,
-                                     &processes, &restart_burst, &exclusive, &allow, &max_message, &inbound_bytes,
-                                     &outstanding, &spin_us, &deferring))
+    if (!PyArg_ParseTupleAndKeywords(args, named, "s|ii$ipzKKILpi:Server", (char **)(uintptr_t)keywords, &name,
+                                     &threads, &processes, &restart_burst, &exclusive, &allow, &max_message,
+                                     &inbound_bytes, &outstanding, &spin_us, &deferring, &control))
         return NULL;
     options.threads = threads;
     options.processes = processes;
@@ -356,7 +357,9 @@ static PyObject *server_new(PyTypeObject *type, PyObject *args, PyObject *named)
     if (self == NULL) return NULL;
     self->deferring = deferring;
     binding_hook_log();
-    int r = plait_server_open((plait_server **)&self->life.handle, name, &options);
+    plait_server **handle = (plait_server **)&self->life.handle;
+    int r = control >= 0 ? plait_server_open_worker(handle, control, &options)
+                         : plait_server_open(handle, name, &options);
     if (r < 0) {
         (void)raise_code(r);
         Py_DECREF((PyObject *)self);
@@ -431,6 +434,7 @@ static PyMethodDef methods[] = {
       "KeyboardInterrupt ends the wait within 100 ms, and the closing goes on by itself." },
     { "_serve", (PyCFunction)server_serve, METH_O, NULL },
     { "_supervise", (PyCFunction)server_supervise, METH_VARARGS, NULL },
+    { "_run_worker", (PyCFunction)server_run_worker, METH_NOARGS, NULL },
     { "_dispatch", (PyCFunction)server_dispatch, METH_NOARGS, NULL },
     { "_fd", (PyCFunction)server_fd, METH_NOARGS, NULL },
     { NULL, NULL, 0, NULL },

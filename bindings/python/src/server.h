@@ -25,8 +25,10 @@ PyObject *server_served(struct server *self, int r);
 int close_aside(plait_server *handle, int limit_ms);
 
 /* ---- workers.c ---- */
-/* _supervise(bell, sigint, sigterm): plait_server_run with workers. BELL (not blocking) is readable when a signal
- * came; the signals, 0 for none, are those that workers leave to the library. */
+/* _supervise(bell, sigint, sigterm, spawns): plait_server_run with workers. BELL (not blocking) is readable when a
+ * signal came; the signals, 0 for none, are those that workers leave to the library. */
 PyObject *server_supervise(struct server *self, PyObject *args);
+/* _run_worker(): the same in a worker that is an interpreter of its own. */
+PyObject *server_run_worker(struct server *self, PyObject *unused);
 
 #endif

@@ -33,6 +33,30 @@ static int fork_worker(void *context)
     return (int)pid;
 }
 
+static int spawn_worker(plait_server *handle, int control, void *context)
+{
+    struct server *self = context;
+    struct waiting *waiting = handler_enter();
+    int pid = -1, error = EAGAIN;
+    (void)handle;
+    PyObject *number = PyObject_CallMethod((PyObject *)self, "_spawn", "i", control);
+    if (number) pid = (int)PyLong_AsLong(number);
+    if (PyErr_Occurred() && PyErr_ExceptionMatches(PyExc_OSError)) {
+        PyObject *type, *value, *traceback;
+        PyErr_Fetch(&type, &value, &traceback);
+        PyErr_NormalizeException(&type, &value, &traceback);
+        PyObject *code = PyObject_GetAttrString(value, "errno");
+        if (code && PyLong_Check(code)) error = (int)PyLong_AsLong(code);
+        Py_XDECREF(code);
+        PyErr_Restore(type, value, traceback);
+    }
+    ignore_exception(self);
+    Py_XDECREF(number);
+    handler_leave(waiting);
+    errno = error;
+    return pid;
+}
+
 static int start_worker(plait_server *handle, int worker, void *context)
 {
     struct server *self = context;
@@ -83,20 +107,11 @@ static void attend(plait_server *handle, void *context)
     handler_leave(waiting);
 }
 
-PyObject *server_supervise(struct server *self, PyObject *args)
+static PyObject *run_with(struct server *self, const plait_worker_hooks *hooks)
 {
     struct waiting waiting;
-    plait_worker_hooks hooks = PLAIT_WORKER_HOOKS_INIT;
-    if (!PyArg_ParseTuple(args, "iii:_supervise", &self->bell, &self->usual[0], &self->usual[1])) return NULL;
-    if (life_enter(&self->life) < 0) return NULL;
-    hooks.fork = fork_worker;
-    hooks.start = start_worker;
-    hooks.end = end_worker;
-    hooks.attend = attend;
-    hooks.attend_fd = self->bell;
-    hooks.context = self;
     binding_hook_log();
-    int r = plait_server_workers(self->life.handle, &hooks);
+    int r = plait_server_workers(self->life.handle, hooks);
     if (r == 0) {
         waiting_begin(&waiting);
         r = plait_server_run(self->life.handle);
@@ -104,4 +119,33 @@ PyObject *server_supervise(struct server *self, PyObject *args)
     }
     if (r < 0) return life_result(&self->life, r);
     return server_served(self, -ESHUTDOWN);
+}
+
+PyObject *server_supervise(struct server *self, PyObject *args)
+{
+    int spawns;
+    plait_worker_hooks hooks = PLAIT_WORKER_HOOKS_INIT;
+    if (!PyArg_ParseTuple(args, "iiip:_supervise", &self->bell, &self->usual[0], &self->usual[1], &spawns)) return NULL;
+    if (life_enter(&self->life) < 0) return NULL;
+    hooks.fork = fork_worker;
+    hooks.spawn = spawns ? spawn_worker : NULL;
+    hooks.start = start_worker;
+    hooks.end = end_worker;
+    hooks.attend = attend;
+    hooks.attend_fd = self->bell;
+    hooks.context = self;
+    return run_with(self, &hooks);
+}
+
+PyObject *server_run_worker(struct server *self, PyObject *unused)
+{
+    plait_worker_hooks hooks = PLAIT_WORKER_HOOKS_INIT;
+    (void)unused;
+    if (life_enter(&self->life) < 0) return NULL;
+    hooks.start = start_worker;
+    hooks.end = end_worker;
+    hooks.context = self;
+    if (!self->started) Py_INCREF((PyObject *)self);
+    self->started = true; /* handlers that want to exit don't end more than themselves */
+    return run_with(self, &hooks);
 }
