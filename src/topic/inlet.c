@@ -108,6 +108,7 @@ static int open_shm(struct pl_inlet *inlet)
 static void become_open(struct pl_inlet *inlet)
 {
     pl_timer_clear(&inlet->subscriber->loop, &inlet->timer);
+    inlet->subscriber->retry_ms = 0;
     inlet->state = PL_INLET_OPEN;
     if (inlet->shm) return;
     /* At a socket what is still in it comes before its end. */
