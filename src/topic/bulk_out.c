@@ -273,8 +273,8 @@ static bool unread(const struct plait_publisher *publisher, uint64_t *ret_end)
 static void note_use(struct plait_publisher *publisher)
 {
     publisher->bulk_ns = pl_clock_ns();
-    if (publisher->idling) return;
-    publisher->idling = true;
+    if (publisher->idle_span == pl_bulk_idle_ns) return;
+    publisher->idle_span = pl_bulk_idle_ns;
     /* Relaxed: the wake-up, a system call, comes after it. */
     atomic_fetch_or_explicit(&publisher->chores, PL_CHORE_IDLE, memory_order_relaxed);
     pl_wake_up(&publisher->wake);
@@ -327,8 +327,9 @@ static bool is_due(struct plait_publisher *publisher, const struct pl_bulk_segme
     return false;
 }
 
-void pl_bulk_trim(struct plait_publisher *publisher)
+bool pl_bulk_trim(struct plait_publisher *publisher)
 {
+    bool more = false;
     uint64_t newest = 0, history = publisher->kept - PL_BULK_KEPT;
     if (history == 0) history = 1; /* the last value */
     for (uint32_t i = 0; i < publisher->segment_count; i++)
@@ -336,12 +337,16 @@ void pl_bulk_trim(struct plait_publisher *publisher)
             newest = publisher->segments[i]->used;
     for (uint32_t i = 0; i < publisher->segment_count; i++) {
         struct pl_bulk_segment *segment = publisher->segments[i];
-        if (segment->data == NULL || is_lent(segment) || is_due(publisher, segment)) continue;
+        if (segment->data == NULL || is_lent(segment)) continue;
         if (segment->used != 0 && segment->used + history > newest) continue;
-        if (!revoke(publisher, i, segment)) continue;
+        if (is_due(publisher, segment) || !revoke(publisher, i, segment)) {
+            more = true;
+            continue;
+        }
         drop_memory(segment);
         announce_to_all(publisher, segment);
     }
+    return more;
 }
 
 uint8_t *pl_bulk_data(const struct pl_bulk_segment *segment)

@@ -33,15 +33,19 @@ static void stop_accepting(struct plait_publisher *publisher)
         pl_loop_remove(&publisher->loop, &publisher->listeners[i]->source);
 }
 
-/* Large messages have stopped for a while, or the timer moves on behind the last one. */
+/* Large messages have stopped for a while, or the timer moves on behind the last one. What somebody holds or has yet to
+ * read is looked at again, each time after twice as long: somebody may hold it for ever, and then nobody is woken often.
+ */
 static void on_idle(struct pl_timer *timer)
 {
     struct plait_publisher *publisher = pl_container_of(timer, struct plait_publisher, idle_timer);
     pthread_mutex_lock(&publisher->lock);
-    uint64_t due = publisher->bulk_ns + pl_bulk_idle_ns;
-    bool idle = pl_clock_ns() >= due || pl_timer_set(&publisher->loop, timer, due) < 0;
-    if (idle) pl_bulk_trim(publisher);
-    publisher->idling = !idle;
+    uint64_t now = pl_clock_ns(), due = publisher->bulk_ns + publisher->idle_span;
+    if (now >= due) {
+        publisher->idle_span = pl_bulk_trim(publisher) ? publisher->idle_span * 2 : 0;
+        due = now + publisher->idle_span;
+    }
+    if (publisher->idle_span != 0 && pl_timer_set(&publisher->loop, timer, due) < 0) publisher->idle_span = 0;
     pthread_mutex_unlock(&publisher->lock);
 }
 

@@ -103,7 +103,7 @@ struct plait_publisher {
     uint32_t kept;       /* how many of the last ones are left alone */
     uint64_t bulk_count; /* published */
     uint64_t bulk_ns;    /* when one was last begun */
-    bool idling;         /* the helper looks whether they are still needed, some time after that */
+    uint64_t idle_span;  /* after which the helper looks whether they are still needed; 0: it has nothing to look at */
 
     int ring_fd, waiters_fd;
     struct pl_claim claim;
@@ -148,8 +148,9 @@ struct pl_bulk_segment *pl_bulk_of(const struct plait_publisher *publisher, cons
 /* Both under `lock`: to a new subscriber, and how many announcements those are. */
 int pl_bulk_announce_all(struct pl_outlet *outlet);
 uint32_t pl_bulk_announcements(const struct plait_publisher *publisher);
-/* Under `lock`: gives up the memory that nobody needs, after a while without large messages. */
-void pl_bulk_trim(struct plait_publisher *publisher);
+/* Under `lock`: gives up the memory that nobody needs, after a while without large messages. True: more would go if it
+ * weren't held, or still to be read. */
+bool pl_bulk_trim(struct plait_publisher *publisher);
 extern uint64_t pl_bulk_idle_ns; /* that while */
 void pl_bulk_free(struct plait_publisher *publisher);
 void pl_bulk_forked(struct plait_publisher *publisher);
