@@ -24,6 +24,7 @@ import time
 BATCH, SMALL, WARM_UP = 16, 4096, 2000
 SPIN_ALWAYS, SPIN_NEVER, SPIN_DEFAULT = 1_000_000, -1, 0
 TASKS = 100
+FRAME, FRAME_WARM_UP, FRAME_PAUSE = (1080, 1920, 3), 50, 0.002
 
 # ---- the contenders: each runs in a process of its own ----
 
@@ -66,6 +67,41 @@ def plait_serve(name, spin):
     server.handle("", lambda request: request.body)
     print("ready", flush=True)
     server.run()
+
+
+def frames_publish(topic, count):
+    """As bench-echo publish: numpy's frames, each drawn where its subscriber reads it."""
+    import plait
+
+    with plait.Publisher(topic, wait_subscribers=1, timeout=20.0) as publisher:
+        print("ready", flush=True)
+        publisher.publish(b"")
+        for number in range(int(count) + FRAME_WARM_UP):
+            frame = publisher.loan(FRAME, "u1")
+            frame[:] = number & 255
+            stamp = frame.reshape(-1)[:8].view("<u8")
+            stamp[0] = time.monotonic_ns()
+            publisher.publish(frame)
+            time.sleep(FRAME_PAUSE)
+        sys.stdin.read()
+
+
+def frames_watch(topic, spin, count):
+    """From the commit of a frame until it is a numpy array here."""
+    import plait
+
+    times, now = [], time.monotonic_ns
+    with plait.subscribe(topic, timeout=20.0, spin_us=int(spin)) as subscriber:
+        while len(times) < int(count):
+            message = subscriber.next()
+            if len(message) == 0:
+                continue
+            frame = message.array()
+            seen = now()
+            assert frame.shape == FRAME and not frame.flags.owndata
+            if message.number > FRAME_WARM_UP:
+                times.append(seen - int(frame.reshape(-1)[:8].view("<u8")[0]))
+    return statistics.median(times) / 1e3
 
 
 def socket_call(path, size, count):
@@ -274,6 +310,16 @@ def bare_socket(cpus, size, count):
         return turn.measure(python("socket_call", turn.path, size, count))
 
 
+def frames(cpus, publisher, watcher, spin, count=300):
+    """A frame's way between two of "c" and "python". More are sent than counted: some may be missed."""
+    publish = {"c": [ECHO, "publish", "frames"], "python": python("frames_publish", "frames")}
+    watch = {"c": [ECHO, "watch", "frames", str(spin), str(count)],
+             "python": python("frames_watch", "frames", spin, count)}
+    with Round(cpus) as turn:
+        turn.serve([*publish[publisher], str(count * 2)])
+        return turn.measure(watch[watcher]) / (1e3 if watcher == "c" else 1)
+
+
 def pipe(cpus, size, count):
     with Round(cpus) as turn:
         return turn.measure(python("pipe_call", size, count))
@@ -467,6 +513,13 @@ def rows():
     yield Row("mebibyte-c", "1 MiB there and back, unpinned; C server", "us",
               lambda: c_by_python(FREE, SPIN_DEFAULT, mebi, 1000), "C client",
               lambda: c_by_c(FREE, SPIN_DEFAULT, mebi, 1000), "<= 1.3 x", at_most(1.3))
+    for name, spin, how, most in (("spinning", SPIN_ALWAYS, "spinning", 10), ("blocking", SPIN_NEVER, "blocking", 60)):
+        for ends, publisher, watcher, label in (("c-python", "c", "python", "C to numpy"),
+                                                ("python-c", "python", "c", "numpy to C")):
+            yield Row(f"frame-{ends}-{name}", f"6 MiB frame, {label}, {how}, two CPUs", "us",
+                      lambda p=publisher, w=watcher, s=spin: frames(TWO, p, w, s), "C to C",
+                      lambda s=spin: frames(TWO, "c", "c", s), f"<= {most} us",
+                      lambda ours, raw, most=most: ours <= most)
     yield Row("import", "import plait, the interpreter's start included", "ms",
               lambda: start_ms("import plait"), "the interpreter's start", lambda: start_ms("pass"),
               "<= start + 15 ms", at_most_more(15))

@@ -182,8 +182,11 @@ extern const struct bench_ops bench_raw_unix;         /* Unix stream, length fir
 extern const struct bench_ops bench_raw_tcp;          /* TCP on loopback, the same */
 extern const struct bench_ops bench_raw_udp;          /* UDP on loopback, sendto and recvfrom */
 extern const struct bench_ops bench_wake_all;         /* one futex that all wait on */
+extern const struct bench_ops bench_wake_one;         /* one eventfd that one thread waits on */
 extern const struct bench_ops bench_plait;
 extern const struct bench_ops bench_topic;
+extern const struct bench_ops bench_topic_loan;       /* to one subscriber, written in place */
+extern const struct bench_ops bench_raw_copies;       /* one process that copies there and back */
 extern const struct bench_ops bench_plait_raw_server; /* plait's raw framing called by a plain socket */
 
 /* ---- bench_rows.c: the table of figures; bench_single.c: one pattern ---------------------- */

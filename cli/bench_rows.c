@@ -109,6 +109,17 @@ static const struct bench_subject topic = { .name = "plait topic", .ops = &bench
 static const struct bench_subject topic_spinning = { .name = "plait topic, spinning",
                                                      .ops = &bench_topic,
                                                      .spin_us = BENCH_SPIN_ALWAYS_US };
+static const struct bench_subject topic_loan = { .name = "plait topic",
+                                                 .ops = &bench_topic_loan,
+                                                 .spin_us = BENCH_SPIN_ALWAYS_US };
+static const struct bench_subject topic_loan_64 = { .name = "64 B",
+                                                    .ops = &bench_topic_loan,
+                                                    .spin_us = BENCH_SPIN_ALWAYS_US };
+static const struct bench_subject topic_loan_alone = { .name = "64 B, nothing written",
+                                                       .ops = &bench_topic_loan,
+                                                       .spin_us = BENCH_SPIN_ALWAYS_US };
+static const struct bench_subject copies = { .name = "two memcpys", .ops = &bench_raw_copies };
+static const struct bench_subject wake_one = { .name = "waking one thread", .ops = &bench_wake_one };
 static const struct bench_subject wake_all = { .name = "one futex", .ops = &bench_wake_all };
 
 /* ---- loads -------------------------------------------------------------------------------------- */
@@ -151,6 +162,14 @@ static const struct bench_subject wake_all = { .name = "one futex", .ops = &benc
         .id = "loan-call-" name, .what = label " by loan, the call", .unit = "us", .goal = "to be seen",               \
         .plait = &spinning, .raw = { &spinning_64, &spinning_alone, &handed }, .shown = 2, .load = HANDED(bytes),      \
         .figure = whole_call, .small_raw = true, .unjudged = true                                                      \
+    }
+
+#define TOPIC_LOAN_ROW(name, label, bytes)                                                                             \
+    {                                                                                                                  \
+        .id = "topic-loan-" name, .what = label " by loan, to the subscriber", .unit = "us",                           \
+        .goal = "<= 1.5 x 64 B, no page faults", .plait = &topic_loan,                                                 \
+        .raw = { &topic_loan_64, &topic_loan_alone, &handed }, .shown = 2, .load = HANDED(bytes), .figure = p50,       \
+        .factor = 1.5, .small_raw = true                                                                               \
     }
 
 #define TOPIC_ROW(others)                                                                                              \
@@ -337,6 +356,24 @@ static const struct row rows[] = {
     SIZE_ROW("1M", "1 MiB", MIB, 0.2, &unix_mib),
     SIZE_ROW("16M", "16 MiB", 16 * MIB, 0.2, &unix_any),
     SIZE_ROW("64M", "64 MiB", 64 * MIB, 0.2, &unix_any),
+    { .id = "plain-16M",
+      .what = "16 MiB call without a loan",
+      .unit = "us",
+      .goal = "<= 1.2 x the two memcpys",
+      .plait = &plait,
+      .raw = { &copies },
+      .load = LARGE(16 * MIB, 0.3),
+      .figure = p50,
+      .factor = 1.2 },
+    { .id = "plain-16M-unix",
+      .what = "16 MiB call without a loan",
+      .unit = "us",
+      .goal = "1.5 x faster than a Unix stream",
+      .plait = &plait,
+      .raw = { &unix_any },
+      .load = LARGE(16 * MIB, 0.3),
+      .figure = p50,
+      .factor = 1 / 1.5 },
     LOAN_ROWS("1M", "1 MiB", MIB),
     LOAN_ROWS("16M", "16 MiB", 16 * MIB),
     LOAN_ROWS("64M", "64 MiB", 64 * MIB),
@@ -349,6 +386,7 @@ static const struct row rows[] = {
       .unit = "us",
       .goal = "<= 10",
       .plait = &topic,
+      .raw = { &wake_one },
       .load = { .size = 8, .crowd = 100, .seconds = 4, .drive = bench_drive_wake },
       .figure = p50,
       .limit = 10 },
@@ -380,6 +418,9 @@ static const struct row rows[] = {
       .limit = 1,
       .rate = true,
       .unjudged = true },
+    TOPIC_LOAN_ROW("1M", "1 MiB", MIB),
+    TOPIC_LOAN_ROW("16M", "16 MiB", 16 * MIB),
+    TOPIC_LOAN_ROW("64M", "64 MiB", 64 * MIB),
     { .id = "first-1M",
       .what = "first 1 MiB, fresh connection",
       .unit = "us",

@@ -1,16 +1,19 @@
 /* bench_topic: one to many. The client process publishes; `crowd` subscriber processes are its children, and the
- * server process of the pair has nothing to do. The primitive that a wake-up is compared with is one futex that all
- * children wait on.
+ * server process of the pair has nothing to do. What a wake-up is compared with: one futex that all children wait on,
+ * for the last of them; for how long the waker is held, an eventfd on which one thread of its own waits.
  */
 #include "bench.h"
 
 #include <errno.h>
 #include <linux/futex.h>
 #include <plait/plait.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -36,6 +39,7 @@ static int serve(struct bench_link *link)
 
 const struct bench_ops bench_topic = { .serve = serve };
 const struct bench_ops bench_wake_all = { .serve = serve };
+const struct bench_ops bench_wake_one = { .serve = serve };
 
 static bool is_bare(const struct bench_link *link)
 {
@@ -189,6 +193,43 @@ static int tell_sleepers(struct bench_link *link, plait_publisher *publisher, st
     return 0;
 }
 
+static void *hear_bell(void *context)
+{
+    struct epoll_event event;
+
+    while (epoll_wait(*(int *)context, &event, 1, -1) >= 0 || errno == EINTR) continue;
+    return NULL;
+}
+
+/* The least that anybody is held who lets another thread do the waking: it is woken as the publisher's helper is. */
+static int wake_one(struct bench_link *link)
+{
+    struct bench_samples held;
+    struct epoll_event event = { .events = EPOLLIN | EPOLLET };
+    int bell = eventfd(0, EFD_CLOEXEC), set = epoll_create1(EPOLL_CLOEXEC);
+    pthread_t thread;
+    uint64_t one = 1;
+
+    if (bell < 0 || set < 0 || epoll_ctl(set, EPOLL_CTL_ADD, bell, &event) < 0)
+        return bench_fail(link, -errno, "eventfd: %s", strerror(errno));
+    if (bench_samples_init(&held, WAKE_ROUNDS) < 0 || pthread_create(&thread, NULL, hear_bell, &set) != 0)
+        return bench_fail(link, -ENOMEM, "no memory for a thread");
+    for (int i = 0; i < WAKE_ROUNDS; i++) {
+        usleep(SETTLE_US);
+        uint64_t before = bench_now();
+        if (write(bell, &one, sizeof(one)) < 0) return bench_fail(link, -errno, "write: %s", strerror(errno));
+        held.us[held.count++] = (float)((double)(bench_now() - before) / 1000);
+    }
+    bench_samples_summarise(&held, &link->shared->round);
+    link->shared->round.calls = WAKE_ROUNDS;
+    bench_samples_deinit(&held);
+    pthread_cancel(thread);
+    pthread_join(thread, NULL);
+    close(set);
+    close(bell);
+    return 0;
+}
+
 /* Everybody sleeps. p50: how long the publisher is held; call: until the last one is awake. */
 int bench_drive_wake(struct bench_link *link, const struct bench_load *load)
 {
@@ -196,6 +237,8 @@ int bench_drive_wake(struct bench_link *link, const struct bench_load *load)
     plait_publisher *publisher = NULL;
     struct crowd *crowd;
     pid_t *pids;
+
+    if (link->subject->ops == &bench_wake_one) return wake_one(link);
     int r = gather(link, is_bare(link) ? wait_on_futex : listen_to_topic, &crowd, &pids);
 
     if (r == 0 && !is_bare(link)) r = publisher_of(link, false, &publisher);

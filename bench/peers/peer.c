@@ -1,4 +1,5 @@
-/* peer: measures the library behind `peer`: prints "call64 US", "call1m US" and "oneway64 M/s". */
+/* peer: measures the library behind `peer`: prints "call64 US", "call1m US", "oneway64 M/s" and, delivered to a hundred
+ * subscribers together, "fanout64 M/s". */
 #include "peer.h"
 
 #include <signal.h>
@@ -10,7 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { SAMPLES_MAX = 200000 };
+enum { SAMPLES_MAX = 200000, CROWD = 100 };
 
 static double now_us(void)
 {
@@ -98,10 +99,44 @@ static int measure_one_way(const char *address, double seconds, double *ret_rate
     return 0;
 }
 
+/* Everybody gets everything: what a publisher sends in SECONDS, times CROWD, over the time until the last one has it.
+ */
+static int measure_fanout(const char *address, double seconds, double *ret_rate)
+{
+    unsigned char data[64] = { 0 };
+    pid_t crowd[CROWD];
+    uint64_t count = 0;
+    int done[2];
+    char byte;
+
+    if (pipe(done) < 0) return -1;
+    for (int i = 0; i < CROWD; i++) {
+        crowd[i] = fork();
+        if (crowd[i] != 0) continue;
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        _exit(peer.subscribe(address, done[1]) < 0);
+    }
+    close(done[1]);
+    void *publisher = peer.open_publisher(address, CROWD);
+    if (!publisher) return -1;
+    double from = now_us(), end = from + seconds * 1e6;
+    for (uint64_t number = 0; number != PEER_LAST; count++) {
+        number = count % 16 == 15 && now_us() > end ? PEER_LAST : count;
+        memcpy(data, &number, sizeof(number));
+        memcpy(data + sizeof(number), &count, sizeof(count));
+        if (peer.publish(publisher, data, sizeof(data)) < 0) return -1;
+    }
+    for (int i = 0; i < CROWD; i++) /* one that lost something ends without */
+        if (read(done[0], &byte, 1) != 1) return -1;
+    *ret_rate = (double)count * CROWD / (now_us() - from);
+    for (int i = 0; i < CROWD; i++) stop(crowd[i]);
+    return 0;
+}
+
 /* Each measurement has a process of its own: what a library leaves behind can't reach the next. */
 static int in_child(const char *directory, int which)
 {
-    static const char *const names[] = { "call64", "call1m", "oneway64" };
+    static const char *const names[] = { "call64", "call1m", "oneway64", "fanout64" };
     char address[512];
     double figure = 0;
     int r = -1, status = 1;
@@ -109,9 +144,10 @@ static int in_child(const char *directory, int which)
 
     if (child == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
-        alarm(30);
+        alarm(60);
         snprintf(address, sizeof(address), "%s/%s", directory, names[which]);
-        if (which == 2) r = measure_one_way(address, 0.4, &figure);
+        if (which == 3) r = measure_fanout(address, 0.5, &figure);
+        else if (which == 2) r = measure_one_way(address, 0.4, &figure);
         else r = measure_calls(address, which == 0 ? 64 : 1 << 20, 0.4, &figure);
         if (r == 0) printf("%s %.3f\n", names[which], figure);
         fflush(stdout);
@@ -129,6 +165,6 @@ int main(int argc, char **argv)
         return 2;
     }
     setvbuf(stdout, NULL, _IOLBF, 0);
-    for (int which = 0; which < 3; which++) in_child(argv[1], which);
+    for (int which = 0; which < (peer.subscribe ? 4 : 3); which++) in_child(argv[1], which);
     return 0;
 }

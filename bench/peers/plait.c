@@ -75,4 +75,35 @@ static int send_one(void *client, const void *data, size_t size)
     return plait_client_send(client, NULL, data, size, NULL);
 }
 
-const struct peer peer = { serve_echo, serve_sink, open_client, call, send_one };
+static int subscribe(const char *address, int done_fd)
+{
+    plait_subscriber *subscriber = NULL;
+    plait_message *message = NULL;
+    int r = plait_subscriber_open(&subscriber, name_of(address), NULL);
+
+    for (uint64_t count = 0; r == 0; count++) {
+        r = plait_subscriber_next(subscriber, PLAIT_FOREVER, &message);
+        if (r < 0 || !peer_is_due(plait_message_body(message).data, count)) return -1;
+        if (peer_is_last(plait_message_body(message).data)) break;
+    }
+    return r == 0 && write(done_fd, "", 1) == 1 ? pause() : -1;
+}
+
+static void *open_publisher(const char *address, int count)
+{
+    plait_publisher_options options = PLAIT_PUBLISHER_OPTIONS_INIT;
+    plait_publisher *publisher = NULL;
+
+    options.reliable = 1;
+    options.timeout = 20000;
+    if (plait_publisher_open(&publisher, name_of(address), &options) < 0) return NULL;
+    for (int i = 0; i < 20000 && plait_publisher_subscribers(publisher) < (size_t)count; i++) usleep(1000);
+    return publisher;
+}
+
+static int publish(void *publisher, const void *data, size_t size)
+{
+    return plait_publisher_publish(publisher, data, size);
+}
+
+const struct peer peer = { serve_echo, serve_sink, open_client, call, send_one, subscribe, open_publisher, publish };

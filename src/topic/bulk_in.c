@@ -15,11 +15,12 @@
 #include <string.h>
 #include <sys/mman.h>
 
-struct view {
-    struct view *retired; /* an earlier mapping of the same id, which somebody may hold */
+struct pl_view {
+    struct pl_view *next; /* of those that were replaced or given up while somebody held something in them */
     uint8_t *data;
     size_t size, populated;
     uint32_t made; /* which announcement it came with */
+    _Atomic uint32_t holders;
 };
 
 struct pl_intake {
@@ -28,7 +29,7 @@ struct pl_intake {
     _Atomic uint32_t references; /* the inlet's, and one for each message */
     const struct pl_broadcast_shared *shared;
     struct pl_subscriber_page *page;
-    struct view *views[PL_SEGMENTS_MAX];
+    struct pl_view *views[PL_SEGMENTS_MAX], *retired;
     int socket; /* -1: the inlet's still */
 };
 
@@ -76,20 +77,39 @@ int pl_intake_new(struct pl_intake **ret_intake, const struct pl_broadcast_share
     return r;
 }
 
+/* Unmaps what was retired and is held no more. */
+static void sweep(struct pl_intake *intake)
+{
+    for (struct pl_view **at = &intake->retired, *view; (view = *at) != NULL;) {
+        /* AB13: the last holder's reads are done, pairs with RB13 in pl_intake_let_go. */
+        if (atomic_load_explicit(&view->holders, memory_order_acquire) != 0) {
+            at = &view->next;
+            continue;
+        }
+        *at = view->next;
+        munmap(view->data, view->size);
+        free(view);
+    }
+}
+
+static void retire(struct pl_intake *intake, uint32_t id)
+{
+    struct pl_view *view = intake->views[id];
+    if (view == NULL) return;
+    intake->views[id] = NULL;
+    view->next = intake->retired;
+    intake->retired = view;
+    sweep(intake);
+}
+
 static void unref(struct pl_intake *intake)
 {
     /* RB8: what this holder did, pairs with AB8. */
     if (atomic_fetch_sub_explicit(&intake->references, 1, memory_order_release) != 1) return;
     /* AB8: the last one sees what the others did, pairs with RB8. */
     atomic_thread_fence(memory_order_acquire);
-    for (int i = 0; i < PL_SEGMENTS_MAX; i++) {
-        while (intake->views[i] != NULL) {
-            struct view *view = intake->views[i];
-            intake->views[i] = view->retired;
-            munmap(view->data, view->size);
-            free(view);
-        }
-    }
+    for (uint32_t i = 0; i < PL_SEGMENTS_MAX; i++) retire(intake, i);
+    sweep(intake);
     pl_fork_remove(&intake->fork);
     pl_topic_page_detach(intake->page);
     pl_close(&intake->socket);
@@ -120,7 +140,7 @@ int pl_intake_add(struct pl_intake *intake, int fd, const struct pl_frame_segmen
                         (unsigned long long)size, PL_SEGMENTS_MAX - 1);
     int r = pl_memfd_check(owned, size, PL_MEMFD_SEALS);
     if (r < 0) return pl_error_in(r, "segment %u", id);
-    struct view *view = calloc(1, sizeof *view);
+    struct pl_view *view = calloc(1, sizeof *view);
     if (view == NULL) return pl_error(-ENOMEM, "no memory for a segment");
     view->data = mmap(NULL, size, PROT_READ, MAP_SHARED, owned, 0);
     if (view->data == MAP_FAILED) {
@@ -130,20 +150,18 @@ int pl_intake_add(struct pl_intake *intake, int fd, const struct pl_frame_segmen
     }
     view->size = size;
     view->made = what->generation;
-    struct view *old = intake->views[id];
-    /* Relaxed: see pl_intake_close. Nobody holds anything: the old mapping can go. */
-    if (old != NULL && atomic_load_explicit(&intake->references, memory_order_relaxed) == 1) {
-        munmap(old->data, old->size);
-        free(old);
-        old = NULL;
-    }
-    view->retired = old;
+    retire(intake, id);
     intake->views[id] = view;
     return 0;
 }
 
+void pl_intake_drop(struct pl_intake *intake, uint32_t id)
+{
+    if (id < PL_SEGMENTS_MAX) retire(intake, id);
+}
+
 /* All slots are taken: a copy, whole if nobody revoked it meanwhile. */
-static int copy(struct pl_intake *intake, const struct pl_frame_segment *where, const struct view *view,
+static int copy(struct pl_intake *intake, const struct pl_frame_segment *where, const struct pl_view *view,
                 struct plait_message *message)
 {
     uint32_t size = (uint32_t)where->size;
@@ -163,7 +181,7 @@ static int copy(struct pl_intake *intake, const struct pl_frame_segment *where, 
 
 int pl_intake_take(struct pl_intake *intake, const struct pl_frame_segment *where, struct plait_message *message)
 {
-    struct view *view = where->id < PL_SEGMENTS_MAX ? intake->views[where->id] : NULL;
+    struct pl_view *view = where->id < PL_SEGMENTS_MAX ? intake->views[where->id] : NULL;
     uint32_t size = (uint32_t)where->size;
     if (view == NULL || view->made != where->size >> 32) return PL_BULK_GONE;
     if (size > view->size)
@@ -179,8 +197,10 @@ int pl_intake_take(struct pl_intake *intake, const struct pl_frame_segment *wher
     if (!pl_hazard_set(intake->page, slot, intake->shared, where)) return PL_BULK_GONE;
     /* Relaxed: as in pl_intake_close. */
     atomic_fetch_add_explicit(&intake->references, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&view->holders, 1, memory_order_relaxed);
     message->body = view->data;
     message->intake = intake;
+    message->view = view;
     message->slot = slot;
     return 0;
 }
@@ -191,5 +211,7 @@ void pl_intake_let_go(struct plait_message *message)
     if (intake == NULL) return;
     message->intake = NULL;
     if (!intake->inherited && !pl_forked(&intake->fork)) pl_hazard_clear(intake->page, message->slot);
+    /* RB13: our reads are done, pairs with AB13 in sweep. */
+    atomic_fetch_sub_explicit(&message->view->holders, 1, memory_order_release);
     unref(intake);
 }

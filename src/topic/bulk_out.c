@@ -5,7 +5,12 @@
  * nobody needs it: its generation is told anew, so that nobody takes it any more, then (fence) the hazard slots of
  * all subscribers are looked at. Whoever holds it in one keeps it. The last few messages are left alone anyhow, so
  * that a subscriber has the time to take them.
+ *
+ * When there was no large message for a while, the helper's thread gives up the memory of those that everybody has read
+ * and nobody holds. What is left is the history. Where the memory is gone, its place (id, generation) waits for the
+ * next.
  */
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/fd.h"
 #include "shm/memory.h"
@@ -18,12 +23,14 @@
 
 enum { STEP = 1 << 16 };
 
+uint64_t pl_bulk_idle_ns = 10000000000;
+
 enum { FREE, LENT, ORPHAN }; /* ORPHAN: a loan outlives its publisher and frees it */
 
 struct pl_bulk_segment {
     struct plait_publisher *publisher;
     _Atomic uint32_t state;
-    uint8_t *data;
+    uint8_t *data; /* NULL: given up, or not made yet */
     size_t capacity, populated;
     int fd;
     uint32_t id, generation;
@@ -73,6 +80,7 @@ void pl_bulk_forked(struct plait_publisher *publisher)
 
 /* ---- announcing; the lock is held ---- */
 
+/* Or, without memory, that it is gone. */
 static int announce(struct pl_outlet *outlet, uint32_t id, const struct pl_bulk_segment *segment)
 {
     uint8_t bytes[PL_FRAME_HEAD + PL_FRAME_SEGMENT_SIZE];
@@ -80,16 +88,44 @@ static int announce(struct pl_outlet *outlet, uint32_t id, const struct pl_bulk_
     struct pl_frame_segment what = { .id = id, .generation = segment->made, .size = segment->capacity };
     pl_frame_encode(bytes, &frame);
     pl_frame_segment_encode(bytes + PL_FRAME_HEAD, &what);
-    ssize_t n = pl_fd_send(outlet->stream.fd, bytes, sizeof bytes, &segment->fd, 1);
-    return n == (ssize_t)sizeof bytes ? 0 : -EAGAIN; /* it doesn't listen: what lies in there is lost to it */
+    ssize_t n = pl_fd_send(outlet->stream.fd, bytes, sizeof bytes, &segment->fd, segment->fd >= 0);
+    return n == (ssize_t)sizeof bytes ? 0 : -EAGAIN;
+}
+
+static void announce_to_all(struct plait_publisher *publisher, const struct pl_bulk_segment *segment)
+{
+    pl_list_each(item, &publisher->outlets)
+    {
+        struct pl_outlet *outlet = pl_container_of(item, struct pl_outlet, link);
+        /* It doesn't listen: what lies in there is lost to it until it is told. */
+        if (outlet->shm && announce(outlet, segment->id, segment) < 0) outlet->untold = true;
+    }
+}
+
+uint32_t pl_bulk_announcements(const struct plait_publisher *publisher)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < publisher->segment_count; i++) count += publisher->segments[i]->data != NULL;
+    return count;
 }
 
 int pl_bulk_announce_all(struct pl_outlet *outlet)
 {
     struct plait_publisher *publisher = outlet->publisher;
     int r = 0;
-    for (uint32_t i = 0; i < publisher->segment_count && r == 0; i++) r = announce(outlet, i, publisher->segments[i]);
+    for (uint32_t i = 0; i < publisher->segment_count && r == 0; i++)
+        if (publisher->segments[i]->data != NULL) r = announce(outlet, i, publisher->segments[i]);
     return r == 0 ? 0 : pl_error(r, "the subscriber's socket has no room for the announcement of segments");
+}
+
+/* Those whose sockets had no room for an announcement hear all of them again. */
+static void tell_the_untold(struct plait_publisher *publisher)
+{
+    pl_list_each(item, &publisher->outlets)
+    {
+        struct pl_outlet *outlet = pl_container_of(item, struct pl_outlet, link);
+        if (outlet->untold) outlet->untold = pl_bulk_announce_all(outlet) < 0;
+    }
 }
 
 /* ---- taking ---- */
@@ -169,7 +205,7 @@ static struct pl_bulk_segment *oldest(struct plait_publisher *publisher, bool th
     struct pl_bulk_segment *found = NULL;
     for (uint32_t i = 0; i < publisher->segment_count; i++) {
         struct pl_bulk_segment *segment = publisher->segments[i];
-        if (segment->tried || !is_over(publisher, segment)) continue;
+        if (segment->data == NULL || segment->tried || !is_over(publisher, segment)) continue;
         if (!thorough && segment->used + publisher->kept > publisher->bulk_count) continue;
         if (found == NULL || segment->used < found->used) found = segment;
     }
@@ -177,8 +213,11 @@ static struct pl_bulk_segment *oldest(struct plait_publisher *publisher, bool th
     return found;
 }
 
+/* One that gets new memory, in a place that has none. */
 static struct pl_bulk_segment *new_segment(struct plait_publisher *publisher)
 {
+    for (uint32_t i = 0; i < publisher->segment_count; i++)
+        if (publisher->segments[i]->data == NULL) return publisher->segments[i];
     if (publisher->segment_count == PL_SEGMENTS_MAX) return NULL;
     struct pl_bulk_segment *segment = calloc(1, sizeof *segment);
     if (segment == NULL) return NULL;
@@ -219,19 +258,10 @@ static int fit(struct plait_publisher *publisher, struct pl_bulk_segment *segmen
 {
     bool fresh = segment->capacity < size || segment->capacity / 8 > size;
     int r = fresh ? make_memory(segment, size) : 0;
-    if (r < 0 && segment->data == NULL) { /* the new one, which is the last */
-        free(segment);
-        publisher->segments[--publisher->segment_count] = NULL;
-    }
+    if (r == 0 && fresh) announce_to_all(publisher, segment);
     if (r == 0) r = populate(segment, size);
     if (r < 0)
         return pl_error_in(r == -EMFILE ? r : -ENOMEM, "topic '%s': a message of %zu bytes", publisher->topic, size);
-    if (!fresh) return 0;
-    pl_list_each(item, &publisher->outlets)
-    {
-        struct pl_outlet *outlet = pl_container_of(item, struct pl_outlet, link);
-        if (outlet->shm) (void)announce(outlet, segment->id, segment);
-    }
     return 0;
 }
 
@@ -248,12 +278,36 @@ static bool unread(const struct plait_publisher *publisher, uint64_t *ret_end)
     return first != NULL;
 }
 
+/* For as long as large messages are published, the helper has a timer. Lock held. */
+static void note_use(struct plait_publisher *publisher)
+{
+    publisher->bulk_ns = pl_clock_ns();
+    if (publisher->idle_span == pl_bulk_idle_ns) return;
+    publisher->idle_span = pl_bulk_idle_ns;
+    /* Relaxed: the wake-up, a system call, comes after it. */
+    atomic_fetch_or_explicit(&publisher->chores, PL_CHORE_IDLE, memory_order_relaxed);
+    pl_wake_up(&publisher->wake);
+}
+
+static void lend(struct plait_publisher *publisher, struct pl_bulk_segment *segment)
+{
+    segment->generation++;
+    if (segment->generation == 0) segment->generation = 1;
+    /* Relaxed: the tail of the message in it comes later (RB1). */
+    atomic_store_explicit(&publisher->writer.shared->generation[segment->id], segment->generation,
+                          memory_order_relaxed);
+    /* Relaxed: the lock orders it; then it is this thread's until it is given back. */
+    atomic_store_explicit(&segment->state, LENT, memory_order_relaxed);
+    note_use(publisher);
+}
+
 /* As pl_bulk_take would look, but nothing is revoked. */
 bool pl_bulk_unread(struct plait_publisher *publisher, uint64_t *ret_end)
 {
     if (!publisher->reliable || publisher->segment_count < PL_SEGMENTS_MAX) return false;
     for (uint32_t i = 0; i < publisher->segment_count; i++) {
         struct pl_bulk_segment *segment = publisher->segments[i];
+        if (segment->data == NULL) return false; /* a place for new memory */
         if (!is_over(publisher, segment)) continue;
         segment->held = is_held(publisher, hazard_of(i, segment));
         if (!segment->held) return false;
@@ -264,28 +318,58 @@ bool pl_bulk_unread(struct plait_publisher *publisher, uint64_t *ret_end)
 int pl_bulk_take(struct plait_publisher *publisher, size_t size, struct pl_bulk_segment **ret_segment)
 {
     for (;;) {
+        uint64_t target = 0;
+        bool wait = false;
         pthread_mutex_lock(&publisher->lock);
+        tell_the_untold(publisher);
         struct pl_bulk_segment *segment = find(publisher);
         int r = segment != NULL ? fit(publisher, segment, size) : 0;
-        if (segment != NULL && r == 0) {
-            segment->generation++;
-            if (segment->generation == 0) segment->generation = 1;
-            /* Relaxed: the tail of the message in it comes later (RB1). */
-            atomic_store_explicit(&publisher->writer.shared->generation[segment->id], segment->generation,
-                                  memory_order_relaxed);
-            /* Relaxed: this thread's until it is given back. */
-            atomic_store_explicit(&segment->state, LENT, memory_order_relaxed);
+        if (segment != NULL && r == 0) lend(publisher, segment);
+        if (segment == NULL) {
+            wait = publisher->reliable && unread(publisher, &target);
+            if (!wait) r = none_free(publisher);
         }
         pthread_mutex_unlock(&publisher->lock);
-        if (segment != NULL) {
-            if (r == 0) *ret_segment = segment;
-            return r;
-        }
-        uint64_t target;
-        if (!publisher->reliable || !unread(publisher, &target)) return none_free(publisher);
-        r = pl_publisher_wait_for(publisher, target, 0);
-        if (r < 0) return r;
+        if (wait) r = pl_publisher_wait_for(publisher, target, 0);
+        if (wait && r == 0) continue;
+        if (r == 0) *ret_segment = segment;
+        return r;
     }
+}
+
+/* Somebody who reads on has not come to it yet. */
+static bool is_due(struct plait_publisher *publisher, const struct pl_bulk_segment *segment)
+{
+    pl_list_each(item, &publisher->outlets)
+    {
+        const struct pl_outlet *outlet = pl_container_of(item, struct pl_outlet, link);
+        /* Relaxed: see slowest in publisher.c. */
+        if (atomic_load_explicit(&outlet->page->leaving, memory_order_relaxed) != 0) continue;
+        if ((int64_t)(segment->end - pl_broadcast_cursor(outlet->page)) > 0) return true;
+    }
+    return false;
+}
+
+bool pl_bulk_trim(struct plait_publisher *publisher)
+{
+    bool more = false;
+    uint64_t newest = 0, history = publisher->kept - PL_BULK_KEPT;
+    if (history == 0) history = 1; /* the last value */
+    for (uint32_t i = 0; i < publisher->segment_count; i++)
+        if (!is_lent(publisher->segments[i]) && publisher->segments[i]->used > newest)
+            newest = publisher->segments[i]->used;
+    for (uint32_t i = 0; i < publisher->segment_count; i++) {
+        struct pl_bulk_segment *segment = publisher->segments[i];
+        if (segment->data == NULL || is_lent(segment)) continue;
+        if (segment->used != 0 && segment->used + history > newest) continue;
+        if (is_due(publisher, segment) || !revoke(publisher, i, segment)) {
+            more = true;
+            continue;
+        }
+        drop_memory(segment);
+        announce_to_all(publisher, segment);
+    }
+    return more;
 }
 
 uint8_t *pl_bulk_data(const struct pl_bulk_segment *segment)

@@ -33,6 +33,22 @@ static void stop_accepting(struct plait_publisher *publisher)
         pl_loop_remove(&publisher->loop, &publisher->listeners[i]->source);
 }
 
+/* Large messages have stopped for a while, or the timer moves on behind the last one. What somebody holds or has yet to
+ * read is looked at again, each time after twice as long: somebody may hold it for ever, and then nobody is woken often.
+ */
+static void on_idle(struct pl_timer *timer)
+{
+    struct plait_publisher *publisher = pl_container_of(timer, struct plait_publisher, idle_timer);
+    pthread_mutex_lock(&publisher->lock);
+    uint64_t now = pl_clock_ns(), due = publisher->bulk_ns + publisher->idle_span;
+    if (now >= due) {
+        publisher->idle_span = pl_bulk_trim(publisher) ? publisher->idle_span * 2 : 0;
+        due = now + publisher->idle_span;
+    }
+    if (publisher->idle_span != 0 && pl_timer_set(&publisher->loop, timer, due) < 0) publisher->idle_span = 0;
+    pthread_mutex_unlock(&publisher->lock);
+}
+
 static void on_subscriber(struct pl_source *source, uint32_t events)
 {
     struct pl_topic_listener *listener = pl_container_of(source, struct pl_topic_listener, source);
@@ -127,6 +143,11 @@ static void do_chores(struct plait_publisher *publisher)
     /* Relaxed: the descriptor that woke us orders it. */
     uint32_t chores = atomic_load_explicit(&publisher->chores, memory_order_relaxed);
     if (chores & PL_CHORE_RING) ring_all(publisher);
+    if (chores & PL_CHORE_IDLE) {
+        /* Relaxed: as above. */
+        atomic_fetch_and_explicit(&publisher->chores, ~(uint32_t)PL_CHORE_IDLE, memory_order_relaxed);
+        on_idle(&publisher->idle_timer); /* which sets it */
+    }
     if (chores & PL_CHORE_STOP && publisher->linger_until == 0) {
         publisher->linger_until = pl_clock_ns() + publisher->timeout_ns;
         stop_accepting(publisher);
@@ -156,6 +177,7 @@ int pl_helper_start(struct plait_publisher *publisher)
     int r = pl_loop_init(&publisher->loop, PL_LOOP_EVENTS);
     if (r == 0) r = pl_wake_init(&publisher->wake, &publisher->loop, on_wake);
     publisher->accept_timer.due = on_accept_again;
+    publisher->idle_timer.due = on_idle;
     publisher->bell_source = PL_SOURCE(publisher->bell, on_bell);
     for (uint32_t i = 0; i < publisher->listener_count && r == 0; i++) {
         publisher->listeners[i]->source.ready = on_subscriber;
@@ -184,6 +206,7 @@ void pl_helper_stop(struct plait_publisher *publisher)
     pl_list_each(item, &publisher->greetings) pl_outlet_end(pl_container_of(item, struct pl_outlet, link));
     pl_list_each(next, &publisher->outlets) pl_outlet_end(pl_container_of(next, struct pl_outlet, link));
     stop_accepting(publisher);
+    pl_timer_clear(&publisher->loop, &publisher->idle_timer);
     if (publisher->loop.epoll_fd >= 0) {
         pl_loop_remove(&publisher->loop, &publisher->bell_source);
         pl_wake_deinit(&publisher->wake, &publisher->loop);

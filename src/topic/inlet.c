@@ -112,6 +112,7 @@ static int open_shm(struct pl_inlet *inlet)
 static void become_open(struct pl_inlet *inlet)
 {
     pl_timer_clear(&inlet->subscriber->loop, &inlet->timer);
+    inlet->subscriber->retry_ms = 0;
     inlet->state = PL_INLET_OPEN;
     if (inlet->shm) return;
     /* At a socket what is still in it comes before its end. */
@@ -188,9 +189,13 @@ static int hear_segment(struct pl_inlet *inlet, const uint8_t *data)
     if (r > 0) r = pl_error(-EPROTO, "the publisher sends frames of a later protocol");
     if (r < 0) return r;
     pl_frame_segment_decode(&segment, data + PL_FRAME_HEAD);
-    int fd = pl_stream_take_fd(&inlet->stream);
-    if (fd < 0) return pl_error(-EPROTO, "the publisher announces segment %u without its memory", segment.id);
-    r = pl_intake_add(inlet->intake, fd, &segment);
+    if (segment.size == 0) {
+        pl_intake_drop(inlet->intake, segment.id);
+    } else {
+        int fd = pl_stream_take_fd(&inlet->stream);
+        if (fd < 0) return pl_error(-EPROTO, "the publisher announces segment %u without its memory", segment.id);
+        r = pl_intake_add(inlet->intake, fd, &segment);
+    }
     pl_stream_consume(&inlet->stream, PL_FRAME_HEAD + PL_FRAME_SEGMENT_SIZE);
     if (inlet->due > 0 && --inlet->due == 0) become_open(inlet);
     return r == -ENOMEM || r == -EMFILE ? 0 : r; /* what lies in there will be lost */

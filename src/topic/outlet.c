@@ -154,7 +154,7 @@ static int answer(struct pl_outlet *outlet, const int *fds, size_t count)
         .max_message = network && publisher->max_message > PL_TOPIC_NETWORK_MESSAGE ? PL_TOPIC_NETWORK_MESSAGE
                                                                                     : publisher->max_message,
         .pid = (uint32_t)getpid(),
-        .outstanding = outlet->shm ? publisher->segment_count : 0, /* announcements that follow at once */
+        .outstanding = outlet->shm ? pl_bulk_announcements(publisher) : 0, /* announcements that follow at once */
         .ring_capacity = outlet->shm ? publisher->writer.capacity : 0,
         .method_count = 1, /* the topic, like a method */
         .tail_size = 1 + name_size,

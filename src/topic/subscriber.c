@@ -145,12 +145,19 @@ static int watch_names(struct plait_subscriber *subscriber)
 
 /* ---- publishers that end ---- */
 
+/* One that was stopped, or short of something, may do better the next time; one that lies or refuses us won't. */
+static bool will_pass(int error)
+{
+    return error != 0 && error != -EPROTO && error != -EOPNOTSUPP && error != -ENOENT && error != -EACCES;
+}
+
 static void done(struct plait_subscriber *subscriber, struct pl_inlet *inlet)
 {
+    bool again = subscriber->url.scheme != PL_SCHEME_NAME || will_pass(inlet->error);
     if (inlet->died || (!inlet->shm && inlet->number != 0)) subscriber->pending_why = PLAIT_LOST_DIED;
     if (subscriber->current == inlet) subscriber->current = NULL;
     pl_inlet_free(inlet);
-    if (subscriber->url.scheme != PL_SCHEME_NAME) try_again_later(subscriber);
+    if (again) try_again_later(subscriber);
 }
 
 /* ---- next ---- */

@@ -4,6 +4,7 @@
 #include "naming/lookup.h"
 #include "shm/memory.h"
 #include "shm/ring_broadcast.h"
+#include "topic/topic.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -334,6 +335,92 @@ TEST(a_reader_that_dies_gives_back_and_a_writer_that_dies_leaves_views_valid)
     plait_message_release(held);
     close(ready[0]);
     close(ready[1]);
+}
+
+/* Hears what comes meanwhile, which is no message, until this process has only COUNT shared mappings more than BEFORE.
+ */
+static void await_mappings(plait_subscriber *subscriber, size_t before, size_t count)
+{
+    plait_message *message = NULL;
+    for (int i = 0; i < 2000 && test_count_mappings() > before + count; i++)
+        CHECK_INT(plait_subscriber_next(subscriber, 10, &message), -ETIMEDOUT);
+    CHECK_INT(test_count_mappings(), before + count);
+}
+
+TEST(an_idle_publisher_gives_up_the_memory_of_all_but_the_last_message_and_those_that_are_held)
+{
+    pl_bulk_idle_ns = 50000000;
+    struct pair pair = pair_of("idle", 0);
+    plait_subscriber_options wish = PLAIT_SUBSCRIBER_OPTIONS_INIT;
+    plait_subscriber *late = NULL;
+    plait_message *held = NULL;
+    size_t before = test_count_mappings();
+    publish(pair.publisher, 1, LARGE);
+    CHECK_INT(plait_message_hold(next(pair.subscriber), &held), 0);
+    for (uint64_t i = 2; i <= 8; i++) {
+        publish(pair.publisher, i, LARGE);
+        expect(pair.subscriber, i, LARGE);
+    }
+    await_mappings(pair.subscriber, before, 4); /* two segments, each mapped for writing and for reading */
+    CHECK(is_pattern(plait_message_body(held), 1));
+    wish.history = 8;
+    CHECK_INT(plait_subscriber_open(&late, "idle", &wish), 0);
+    expect(late, 8, LARGE);
+    plait_subscriber_close(late);
+    plait_message_release(held);
+    /* It goes on, is idle again, and nobody holds anything then. */
+    for (uint64_t i = 9; i <= 20; i++) {
+        publish(pair.publisher, i, LARGE);
+        expect(pair.subscriber, i, LARGE);
+    }
+    await_mappings(pair.subscriber, before, 2);
+    /* What nobody has read yet stays. */
+    for (uint64_t i = 21; i <= 23; i++) publish(pair.publisher, i, LARGE);
+    usleep(300000); /* the helper has looked long since, or looks while it is read: the same comes */
+    for (uint64_t i = 21; i <= 23; i++) expect(pair.subscriber, i, LARGE);
+    end(&pair);
+}
+
+TEST(views_of_memory_that_was_given_up_are_unmapped_when_they_are_let_go)
+{
+    pl_bulk_idle_ns = 20000000;
+    struct pair pair = pair_of("views", 0);
+    plait_message *held = NULL;
+    size_t before = test_count_mappings();
+    publish(pair.publisher, 1, LARGE);
+    CHECK_INT(plait_message_hold(next(pair.subscriber), &held), 0);
+    for (uint64_t round = 0; round < 10; round++) { /* of which each brings new memory */
+        for (uint64_t i = 0; i < 5; i++) {
+            publish(pair.publisher, 2 + round * 5 + i, LARGE);
+            expect(pair.subscriber, 2 + round * 5 + i, LARGE);
+        }
+        await_mappings(pair.subscriber, before, 4);
+    }
+    CHECK(is_pattern(plait_message_body(held), 1));
+    plait_message_release(held);
+    end(&pair);
+}
+
+/* Sizes so far apart that most messages bring new memory, more often than a socket holds announcements of it. */
+TEST(who_did_not_hear_of_new_memory_in_time_hears_of_it_later)
+{
+    struct pair pair = pair_of("deaf", 0);
+    uint64_t number = 0, received = 0, lost = 0;
+    plait_message *message = NULL;
+    for (int i = 0; i < 1000; i++) publish(pair.publisher, ++number, i % 3 == 0 ? 9000 : 400000);
+    while (plait_subscriber_next(pair.subscriber, PLAIT_NOW, &message) == 0) {
+        received++;
+        lost += plait_message_lost(message, NULL);
+    }
+    for (int i = 0; i < 20; i++) {
+        publish(pair.publisher, ++number, 9000);
+        if (plait_subscriber_next(pair.subscriber, i < 3 ? 10 : 30000, &message) < 0) continue;
+        received++;
+        lost += plait_message_lost(message, NULL);
+        if (i > 8) CHECK_INT(plait_message_lost(message, NULL), 0);
+    }
+    CHECK_INT(received + lost, number);
+    end(&pair);
 }
 
 TEST(messages_beyond_the_limits_are_refused_or_counted)

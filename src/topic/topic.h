@@ -93,7 +93,7 @@ struct plait_publisher {
     struct pl_loop loop;
     struct pl_wake wake;
     struct pl_source bell_source; /* while there are outlets at sockets */
-    struct pl_timer accept_timer;
+    struct pl_timer accept_timer, idle_timer;
     struct pl_list greetings; /* outlets that aren't greeted yet */
     uint32_t greeting_count, socket_count;
     uint64_t linger_until; /* ns; 0: not closing */
@@ -103,6 +103,8 @@ struct plait_publisher {
     uint32_t segment_count;
     uint32_t kept;       /* how many of the last ones are left alone */
     uint64_t bulk_count; /* published */
+    uint64_t bulk_ns;    /* when one was last begun */
+    uint64_t idle_span;  /* after which the helper looks whether they are still needed; 0: it has nothing to look at */
 
     int ring_fd, waiters_fd;
     struct pl_claim claim;
@@ -113,7 +115,7 @@ struct plait_publisher {
     char topic[PLAIT_NAME_MAX + 1];
 };
 
-enum { PL_CHORE_RING = 1, PL_CHORE_STOP = 2 };
+enum { PL_CHORE_RING = 1, PL_CHORE_STOP = 2, PL_CHORE_IDLE = 4 };
 
 int pl_helper_start(struct plait_publisher *publisher);
 void pl_helper_stop(struct plait_publisher *publisher); /* lingers, then ends the thread and all outlets */
@@ -131,6 +133,7 @@ enum { PL_BULK_KEPT = 3 }; /* of the last large messages, besides the history */
 
 struct pl_outlet;
 struct pl_intake;
+struct pl_view;
 struct plait_message;
 
 /* A segment to be filled with SIZE bytes: the caller's until give_back. -ENOMEM, -ENOBUFS, -EMFILE with text. */
@@ -145,7 +148,13 @@ void pl_bulk_record(struct plait_publisher *publisher, struct pl_bulk_segment *s
 void pl_bulk_give_back(struct pl_bulk_segment *segment); /* any thread, also after close */
 void pl_bulk_lend(struct pl_bulk_segment *segment, size_t size, struct pl_loan *ret_loan);
 struct pl_bulk_segment *pl_bulk_of(const struct plait_publisher *publisher, const struct pl_loan *loan); /* or NULL */
-int pl_bulk_announce_all(struct pl_outlet *outlet); /* under `lock` */
+/* Both under `lock`: to a new subscriber, and how many announcements those are. */
+int pl_bulk_announce_all(struct pl_outlet *outlet);
+uint32_t pl_bulk_announcements(const struct plait_publisher *publisher);
+/* Under `lock`: gives up the memory that nobody needs, after a while without large messages. True: more would go if it
+ * weren't held, or still to be read. */
+bool pl_bulk_trim(struct plait_publisher *publisher);
+extern uint64_t pl_bulk_idle_ns; /* that while */
 void pl_bulk_free(struct plait_publisher *publisher);
 void pl_bulk_forked(struct plait_publisher *publisher);
 
@@ -165,6 +174,8 @@ int pl_intake_new(struct pl_intake **ret_intake, const struct pl_broadcast_share
 void pl_intake_close(struct pl_intake *intake, int *socket);
 /* Takes FD. -EPROTO, -ENOMEM. */
 int pl_intake_add(struct pl_intake *intake, int fd, const struct pl_frame_segment *what);
+/* The publisher gave segment ID up: unmapped as soon as nothing in it is held. */
+void pl_intake_drop(struct pl_intake *intake, uint32_t id);
 /* Into MESSAGE, its size and body: 0, PL_BULK_GONE, -EPROTO, -ENOMEM. */
 int pl_intake_take(struct pl_intake *intake, const struct pl_frame_segment *where, struct plait_message *message);
 void pl_intake_let_go(struct plait_message *message); /* any thread */
@@ -192,6 +203,7 @@ struct pl_outlet {
     uint64_t seen, since; /* its cursor as last seen, and when that was new (ns) */
     uint32_t times_left;
     bool left;   /* behind, by a reliable publisher */
+    bool untold; /* its socket had no room for the announcement of a segment */
     bool pinned; /* the publishing thread sleeps on page->waiting; `orphan`: and has to free this */
     bool orphan;
 
@@ -223,7 +235,8 @@ struct plait_message {
     uint32_t stuck_ms; /* why: DROPPED */
     bool held;
     uint8_t *memory;          /* of the body, at a socket or copied; free() it */
-    struct pl_intake *intake; /* whose `slot` holds the body */
+    struct pl_intake *intake; /* whose `slot` holds the body, which lies in `view` */
+    struct pl_view *view;
     int slot;
     char topic[PLAIT_NAME_MAX + 1];
     char text[64];
