@@ -34,7 +34,8 @@ static void stop_accepting(struct plait_publisher *publisher)
 }
 
 /* Large messages have stopped for a while, or the timer moves on behind the last one. What somebody holds or has yet to
- * read is looked at again, each time after twice as long: somebody may hold it for ever, and then nobody is woken often.
+ * read is looked at again, each time after twice as long: somebody may hold it for ever, and then nobody is woken
+ * often.
  */
 static void on_idle(struct pl_timer *timer)
 {

@@ -358,8 +358,8 @@ static PyObject *server_new(PyTypeObject *type, PyObject *args, PyObject *named)
     self->deferring = deferring;
     binding_hook_log();
     plait_server **handle = (plait_server **)&self->life.handle;
-    int r = control >= 0 ? plait_server_open_worker(handle, control, &options)
-                         : plait_server_open(handle, name, &options);
+    int r =
+        control >= 0 ? plait_server_open_worker(handle, control, &options) : plait_server_open(handle, name, &options);
     if (r < 0) {
         (void)raise_code(r);
         Py_DECREF((PyObject *)self);
