@@ -270,9 +270,9 @@ class Publishers(Loop):
 
     def test_its_end_leaves_the_loop_to_others_while_a_socket_takes_nothing(self):
         async def main():
-            publisher = plait.aio.Publisher("test", listen="tcp://127.0.0.1:0", timeout=1.0)
-            with plait.subscribe(publisher.urls[0], history=8000):
-                for _ in range(200):
+            publisher = plait.aio.Publisher("test", reliable=True, listen="tcp://127.0.0.1:0", timeout=1.0)
+            with plait.subscribe(publisher.urls[0]):
+                while publisher._core._ready(100_000):
                     await publisher.publish(b"x" * 100_000)
                 held = await self.longest_hold(publisher.__aexit__(None, None, None))
                 self.assertTrue(publisher.closed)
