@@ -121,6 +121,24 @@ class Subscribers(Loop):
 
         self.run_async(main())
 
+    def test_another_task_that_wants_to_wait_there_is_refused(self):
+        async def main():
+            with plait.Publisher("test", listen="tcp://127.0.0.1:0") as publisher:
+                for topic in ("test", publisher.urls[0]):
+                    subscriber = plait.aio.subscribe(topic)
+                    waiting = asyncio.create_task(subscriber.next())
+                    await asyncio.sleep(0)
+                    with self.assertRaises(plait.Error) as caught:
+                        await subscriber.next()
+                    self.assertEqual(caught.exception.code, errno.EBUSY)
+                    while subscriber.publishers == 0:
+                        await asyncio.sleep(0.001)
+                    publisher.publish("heard")
+                    self.assertEqual((await waiting).text, "heard")
+                    subscriber.close()
+
+        self.run_async(main())
+
     def test_closing_ends_an_attempt_to_connect(self):
         path = os.path.join(self.directory, "topic")
 
