@@ -1,9 +1,15 @@
 """What 100,000 calls, and some of all else, leave behind."""
 
+import os
+
 from support import PATIENCE
 
-CALLS = """
-import gc, sys, plait
+CALLS = f"""
+import sys
+sys.path.append({os.path.dirname(os.path.abspath(__file__))!r})
+""" + """
+import gc, plait
+from memory import lent_by_malloc
 server = plait.Server("counted")
 server.handle("", lambda request: request.body)
 server.handle("raise", lambda request: 1 / 0)
@@ -39,7 +45,7 @@ def calls(count):
     gc.collect()
 
 def measure():
-    return [sys.getrefcount(body), sys.getallocatedblocks(), MEASURE()]
+    return [sys.getrefcount(body), sys.getallocatedblocks(), lent_by_malloc(), MEASURE()]
 
 calls(3000)
 before = measure()
@@ -50,7 +56,7 @@ print(*(now - then for now, then in zip(measure(), before)))
 
 
 def grown(case, python, preamble, measure):
-    """By how much grew: references to the body, blocks, and MEASURE()."""
+    """By how much grew: references to the body, blocks, bytes lent by malloc, and MEASURE()."""
     process = case.script(preamble + CALLS.replace("MEASURE", measure), python=python)
     out, err = process.communicate(timeout=PATIENCE)
     case.assertEqual((process.returncode, err), (0, ""))

@@ -121,6 +121,24 @@ class Subscribers(Loop):
 
         self.run_async(main())
 
+    def test_another_task_that_wants_to_wait_there_is_refused(self):
+        async def main():
+            with plait.Publisher("test", listen="tcp://127.0.0.1:0") as publisher:
+                for topic in ("test", publisher.urls[0]):
+                    subscriber = plait.aio.subscribe(topic)
+                    waiting = asyncio.create_task(subscriber.next())
+                    await asyncio.sleep(0)
+                    with self.assertRaises(plait.Error) as caught:
+                        await subscriber.next()
+                    self.assertEqual(caught.exception.code, errno.EBUSY)
+                    while subscriber.publishers == 0:
+                        await asyncio.sleep(0.001)
+                    publisher.publish("heard")
+                    self.assertEqual((await waiting).text, "heard")
+                    subscriber.close()
+
+        self.run_async(main())
+
     def test_closing_ends_an_attempt_to_connect(self):
         path = os.path.join(self.directory, "topic")
 
@@ -270,9 +288,9 @@ class Publishers(Loop):
 
     def test_its_end_leaves_the_loop_to_others_while_a_socket_takes_nothing(self):
         async def main():
-            publisher = plait.aio.Publisher("test", listen="tcp://127.0.0.1:0", timeout=1.0)
-            with plait.subscribe(publisher.urls[0], history=8000):
-                for _ in range(200):
+            publisher = plait.aio.Publisher("test", reliable=True, listen="tcp://127.0.0.1:0", timeout=1.0)
+            with plait.subscribe(publisher.urls[0]):
+                while publisher._core._ready(100_000):
                     await publisher.publish(b"x" * 100_000)
                 held = await self.longest_hold(publisher.__aexit__(None, None, None))
                 self.assertTrue(publisher.closed)

@@ -221,6 +221,26 @@ class LentArrays(Pair):
 
         self.run_async(body())
 
+    def test_a_loan_that_has_to_wait_leaves_the_loop_to_others(self):
+        async def body():
+            async with plait.aio.Publisher("test", reliable=True, timeout=5.0) as publisher:
+                with plait.subscribe("test", timeout=PATIENCE) as subscriber:
+                    count = 0
+                    while publisher._core._ready(10_000):
+                        await publisher.publish(b"x" * 10_000)
+                        count += 1
+                    lending = asyncio.create_task(publisher.loan((100, 100), "u1"))
+                    await asyncio.sleep(0)
+                    self.assertFalse(lending.done())
+                    for _ in range(count):
+                        self.assertEqual(subscriber.next().lost, 0)
+                    array = await lending
+                    array[:] = 3
+                    await publisher.publish(array)
+                    self.assertEqual(subscriber.next().array().sum(), 30_000)
+
+        self.run_async(body())
+
 
 class Page(Case):
     def test_the_block_of_the_page_does_what_its_comments_say(self):

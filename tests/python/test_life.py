@@ -25,11 +25,12 @@ class Memory(Case):
         self.assertEqual(view[:3].tobytes(), b"vvv")
 
     def test_a_hundred_thousand_calls_leave_no_object(self):
-        body, blocks, memory = grown(self, sys.executable, "import tracemalloc\ntracemalloc.start()\n",
+        body, blocks, lent, memory = grown(self, sys.executable, "import tracemalloc\ntracemalloc.start()\n",
                                           "(lambda: tracemalloc.get_traced_memory()[0])")
         self.assertEqual(body, 0)
         self.assertLess(blocks, 500)
         self.assertLess(memory, 50_000)
+        self.assertLess(lent, 500_000)
 
     def test_a_large_reply_is_not_copied(self):
         self.server({"": lambda request: request.body})

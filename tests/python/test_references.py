@@ -15,6 +15,6 @@ class References(Case):
         package = os.path.join(self.directory, "package")  # the same, with an extension that counts, too
         shutil.copytree(os.path.dirname(plait.__file__), os.path.join(package, "plait"))
         shutil.copy(os.environ["PLAIT_PYTHON_COUNTING"], os.path.join(package, "plait", "_plait.abi3.so"))
-        body, _, references = grown(self, PYTHON, f"import sys\nsys.path.insert(0, {package!r})\n", "sys.gettotalrefcount")
+        body, _, _, references = grown(self, PYTHON, f"import sys\nsys.path.insert(0, {package!r})\n", "sys.gettotalrefcount")
         self.assertEqual(body, 0)
         self.assertLess(references, 50)  # 100 is one of all else each time

@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 
+from memory import lent_by_malloc
 from support import Case, PATIENCE, plait, wait_until_main_sleeps
 
 
@@ -162,6 +163,7 @@ class Topics(Case):
         process.wait()
         self.script(self.PUBLISHER)
         self.assertEqual(len(subscriber.next()), 3_000_000)
+        subscriber.close()
         self.assertEqual(view.tobytes(), b"v" * 3_000_000)
 
     def test_keeping_ten_thousand_messages_stalls_nobody(self):
@@ -191,12 +193,13 @@ class Topics(Case):
                             pass
             del message
             gc.collect()
-            return sys.getrefcount(body), sys.getallocatedblocks()
+            return sys.getrefcount(body), sys.getallocatedblocks(), lent_by_malloc()
 
-        references, blocks = messages(1000)
-        references_after, blocks_after = messages(10_000)
+        references, blocks, memory = messages(1000)
+        references_after, blocks_after, memory_after = messages(10_000)
         self.assertEqual(references_after, references)
         self.assertLess(blocks_after - blocks, 500)
+        self.assertLess(memory_after - memory, 500_000)
 
     def test_threads_share_a_publisher(self):
         publisher, subscriber = self.publisher(reliable=True, timeout=PATIENCE), self.subscribe()
@@ -344,9 +347,7 @@ class Callbacks(Case):
         self.assertFalse(subscriber._thread.is_alive())
 
     def test_what_a_callback_raises_is_told_and_the_next_message_follows(self):
-        told, over = [], threading.Event()
-        before, threading.excepthook = threading.excepthook, lambda told_of: told.append(told_of)
-        self.addCleanup(setattr, threading, "excepthook", before)
+        told, over = self.hear_of_exceptions(), threading.Event()
 
         def wrong(message):
             if message.text == "last":
@@ -362,7 +363,14 @@ class Callbacks(Case):
         self.assertEqual([(each.exc_type, str(each.exc_value)) for each in told],
                          [(KeyError, "'first'"), (KeyError, "'last'")])
 
+    def hear_of_exceptions(self):
+        told = []
+        before, threading.excepthook = threading.excepthook, told.append
+        self.addCleanup(setattr, threading, "excepthook", before)
+        return told
+
     def test_a_callback_may_close_its_subscriber_and_sys_exit_does(self):
+        told = self.hear_of_exceptions()
         for end in (lambda subscriber: subscriber.close(), lambda subscriber: sys.exit()):
             made, given = threading.Event(), []
 
@@ -376,6 +384,7 @@ class Callbacks(Case):
                 publisher.publish(b"")
                 given[0]._thread.join(PATIENCE)
             self.assertTrue(given[0].closed)
+        self.assertEqual([each.exc_type for each in told], [SystemExit])  # of which the usual hook says nothing
 
     def test_another_thread_that_wants_to_wait_there_is_refused(self):
         subscriber = self.listen(lambda message: None)

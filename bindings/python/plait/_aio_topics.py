@@ -126,6 +126,7 @@ class Subscriber:
     def __init__(self, topic, timeout, options):
         self._core = self._loop = self._fd = self._waiter = None
         self._attempt = None  # of a thread to connect anew
+        self._inside = False  # a task is
         self._topic = topic
         self._timeout = timeout
         self._options = options
@@ -155,24 +156,31 @@ class Subscriber:
             self._waiter.set_result(None)
 
     async def _wait(self):
-        if self._waiter is not None:
+        if self._inside:
             raise plait.Error("another task waits in this subscriber: give each a subscriber of its own", errno.EBUSY)
-        if not self._closed and self._loop is None:
-            await self._open()
-        while True:
-            message = self._take()
-            if message is False:
-                message = await self._reconnect()
-            if message is not None:
-                return message
-            self._waiter = self._loop.create_future()
-            self._loop.add_reader(self._fd, self._readable)
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
-                if not self._closed:
-                    self._loop.remove_reader(self._fd)
+        self._inside = True
+        try:
+            if not self._closed and self._loop is None:
+                await self._open()
+            while True:
+                message = self._take()
+                if message is False:
+                    message = await self._reconnect()
+                if message is not None:
+                    return message
+                await self._wait_readable()
+        finally:
+            self._inside = False
+
+    async def _wait_readable(self):
+        self._waiter = self._loop.create_future()
+        self._loop.add_reader(self._fd, self._readable)
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+            if not self._closed:
+                self._loop.remove_reader(self._fd)
 
     def _hear(self):
         try:
