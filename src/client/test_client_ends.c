@@ -278,6 +278,7 @@ TEST(only_who_would_wait_for_itself_is_refused)
 static void serve_by_two(struct stage *stage)
 {
     struct actor one, two;
+    stage->concurrency = 2;
     stage->reactor = 1;
     accept_client(stage, &one);
     stage->reactor = *(uint32_t *)stage->context;
@@ -291,7 +292,6 @@ static void serve_by_two(struct stage *stage)
 static void open_two(struct stage *stage, uint32_t *second, plait_client **ret_client)
 {
     open_stage(stage, "", true, serve_by_two, second);
-    stage->concurrency = 2;
     atomic_fetch_add(&pl_context_servers, 1);
     *ret_client = open_client(stage);
     pl_context.instance = 4711;

@@ -54,7 +54,7 @@ void pl_reactor_knock(struct pl_reactor *reactor, struct pl_session *session)
     if (first) pl_wake_up(&reactor->wake);
 }
 
-/* Relaxed: a guess is good enough to spread connections. A handler of ours that connects to its own server mustn't get
+/* A guess is good enough to spread connections. A handler of ours that connects to its own server mustn't get
  * its own thread, which wouldn't answer: before a connection of our own process those that are in handlers stand back.
  */
 struct pl_reactor *pl_reactor_emptiest(const struct plait_server *server, pid_t pid)
@@ -63,6 +63,7 @@ struct pl_reactor *pl_reactor_emptiest(const struct plait_server *server, pid_t 
     uint64_t least = UINT64_MAX;
     bool own = pid == getpid();
     for (unsigned i = 0; i < server->thread_count; i++) {
+        /* relaxed: a guess */
         uint64_t load = atomic_load_explicit(&server->reactors[i].load, memory_order_relaxed);
         if (own && pl_load_is_busy(server->load, i)) load += UINT64_C(1) << 32;
         if (load >= least) continue;

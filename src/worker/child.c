@@ -22,6 +22,7 @@
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct plait_server *serving; /* under the lock; NULL: it has ended */
 static int control_fd = -1, supervisor_fd = -1;
+static struct pl_status_thread *heeding; /* as it is shown; until the process ends */
 
 static void tell(uint32_t news, int code, const char *text)
 {
@@ -51,9 +52,8 @@ static void *heed(void *unused)
     (void)unused;
     pthread_mutex_lock(&lock);
     snprintf(name, sizeof(name), "plait/%.7s/w", serving ? serving->name : "");
-    struct pl_status_thread *shown = serving ? pl_status_thread_add(serving->status, PL_STATUS_WATCHES, name) : NULL;
+    if (serving) heeding = pl_status_thread_add(serving->status, PL_STATUS_WATCHES, name);
     pthread_mutex_unlock(&lock);
-    (void)shown; /* ends with the process */
     pthread_setname_np(pthread_self(), name);
     for (;;) {
         struct pl_worker_order order;

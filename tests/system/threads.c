@@ -193,7 +193,7 @@ TEST(sixteen_calls_of_one_asynchronous_client_run_at_once_on_sixteen_threads)
 
 /* ---- handlers that call their own server ---- */
 
-static plait_client *to_self;
+static _Atomic(plait_client *) to_self; /* seq_cst will do */
 
 /* "ordered": on the first connection; "open": by a client of its own; else by one that was open before. */
 static void ask_self(plait_request *request, void *context)
