@@ -64,6 +64,7 @@ struct pl_reactor *pl_reactor_emptiest(const struct plait_server *server, pid_t 
     bool own = pid == getpid();
     for (unsigned i = 0; i < server->thread_count; i++) {
         /* relaxed: a guess */
+        /* relaxed: see above */
         uint64_t load = atomic_load_explicit(&server->reactors[i].load, memory_order_relaxed);
         if (own && pl_load_is_busy(server->load, i)) load += UINT64_C(1) << 32;
         if (load >= least) continue;
