@@ -1,14 +1,16 @@
 /* plait pub: publishes one message, the same one at a rate, or each line of standard input. */
+#include "clock.h"
 #include "command.h"
 #include "message.h"
 #include "output.h"
 #include <errno.h>
 #include <plait/plait.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
+#include <sys/signalfd.h>
 #include <unistd.h>
 
 static bool lines, reliable, json;
@@ -17,28 +19,65 @@ static int64_t wait_count, count_limit, history, timeout;
 static int encoding;
 static struct option_list listeners;
 
-static volatile sig_atomic_t interrupted;
-
-static void on_signal(int number)
-{
-    (void)number;
-    interrupted = 1;
-}
-
 struct job {
     const char *topic;
     plait_publisher *publisher;
     uint64_t count, bytes;
-    struct timespec due; /* of the next message, with --rate */
+    int64_t due; /* ns: when the next message is, with --rate */
 };
 
-/* Ctrl-C and SIGTERM end it in order, so that subscribers at sockets get what was published. */
-static void catch_signals(void)
+/* ---- Ctrl-C and SIGTERM ------------------------------------------------------------- */
+
+/* They end it in order, so that subscribers at sockets get what was published. A descriptor tells of them, so that no
+ * wait misses one that comes just before it. */
+static int stop_fd = -1;
+static bool stopped;
+static sigset_t stopping;
+
+static int catch_signals(void)
 {
-    struct sigaction action = { .sa_handler = on_signal };
-    sigaction(SIGINT, &action, NULL);
-    sigaction(SIGTERM, &action, NULL);
+    sigemptyset(&stopping);
+    sigaddset(&stopping, SIGINT);
+    sigaddset(&stopping, SIGTERM);
+    sigprocmask(SIG_BLOCK, &stopping, NULL);
+    stop_fd = signalfd(-1, &stopping, SFD_CLOEXEC | SFD_NONBLOCK);
+    if (stop_fd >= 0) return STATUS_OK;
+    complain("pub: signalfd: %s", strerror(errno));
+    return STATUS_FAILED;
 }
+
+/* A second one ends the process. */
+static void note_stop(void)
+{
+    struct signalfd_siginfo info;
+
+    if (read(stop_fd, &info, sizeof(info)) != (ssize_t)sizeof(info)) return;
+    stopped = true;
+    sigprocmask(SIG_UNBLOCK, &stopping, NULL);
+}
+
+/* Waits until DUE (ns; 0: not at all, -1: for ever), or until FD (-1: none) can be read. False: it shall stop. */
+static bool wait_for(int64_t due, int fd)
+{
+    while (!stopped) {
+        struct pollfd fds[2] = { { stop_fd, POLLIN, 0 }, { fd, POLLIN, 0 } };
+        int64_t left = due > 0 ? due - now_ns() : 0;
+        struct timespec span = { left > 0 ? left / 1000000000 : 0, left > 0 ? left % 1000000000 : 0 };
+        int n = ppoll(fds, 2, due < 0 ? NULL : &span, NULL);
+        if (n == 0 || fds[1].revents) break;
+        if (n > 0) note_stop();
+    }
+    return !stopped;
+}
+
+/* What the library asks while it waits for subscribers. */
+static int shall_stop(void *context)
+{
+    (void)context;
+    return !wait_for(0, -1);
+}
+
+/* ---- publishing --------------------------------------------------------------------- */
 
 static int open_publisher(struct job *job)
 {
@@ -58,6 +97,7 @@ static int open_publisher(struct job *job)
     options.wait_subscribers = (uint32_t)wait_count;
     options.timeout = timeout;
     options.listen = used > 0 ? urls : NULL;
+    options.interrupted = shall_stop;
     /* To wait for subscribers is what was asked for: for ever, unless there is a limit. */
     if (wait_count > 0 && timeout == 0 && !reliable) options.timeout = PLAIT_FOREVER;
     int r = plait_publisher_open(&job->publisher, job->topic, &options);
@@ -66,23 +106,20 @@ static int open_publisher(struct job *job)
     return STATUS_OK;
 }
 
-/* Sleeps until the next message is due; false: interrupted. */
+/* Waits until the next message is due; false: it shall stop. */
 static bool keep_rate(struct job *job)
 {
-    int64_t period; /* ns, and what is over of the second before */
-
-    if (rate == 0) return !interrupted;
-    if (job->count == 0) clock_gettime(CLOCK_MONOTONIC, &job->due);
-    while (!interrupted && clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &job->due, NULL) == EINTR) continue;
-    period = 1000000000000 / rate + job->due.tv_nsec;
-    job->due.tv_sec += period / 1000000000;
-    job->due.tv_nsec = period % 1000000000;
-    return !interrupted;
+    if (rate == 0) return job->count % 64 == 0 ? wait_for(0, -1) : !stopped; /* a look at each would take longer */
+    if (job->count == 0) job->due = now_ns();
+    if (!wait_for(job->due, -1)) return false;
+    job->due += 1000000000000 / rate;
+    return true;
 }
 
 static int publish(struct job *job, const void *data, size_t size)
 {
     int r = plait_publisher_publish_as(job->publisher, (plait_encoding)encoding, data, size);
+    if (r == -EINTR && stopped) return STATUS_OK;
     if (r < 0) return (int)command_failed(r, "pub %s", job->topic);
     job->count++;
     job->bytes += size;
@@ -94,23 +131,57 @@ static bool enough(const struct job *job)
     return count_limit > 0 && job->count >= (uint64_t)count_limit;
 }
 
+/* What of standard input was read: [start, end) is still to be published. */
+struct reader {
+    char *bytes;
+    size_t start, end, room;
+    bool over;
+};
+
+/* The next line without its newline; the last one may lack it. 1, 0 at the end, -errno, -EINTR: it shall stop. */
+static int next_line(struct reader *reader, const char **ret_line, size_t *ret_size)
+{
+    for (size_t looked = reader->start;;) {
+        char *newline = looked < reader->end ? memchr(reader->bytes + looked, '\n', reader->end - looked) : NULL;
+        if (newline || (reader->over && reader->start < reader->end)) {
+            *ret_line = reader->bytes + reader->start;
+            *ret_size = (newline ? (size_t)(newline - reader->bytes) : reader->end) - reader->start;
+            reader->start += *ret_size + (newline != NULL);
+            return 1;
+        }
+        if (reader->over) return 0;
+        looked = reader->end - reader->start;
+        if (reader->start > 0) memmove(reader->bytes, reader->bytes + reader->start, looked);
+        reader->start = 0;
+        reader->end = looked;
+        if (reader->end == reader->room) {
+            size_t room = reader->room ? reader->room * 2 : 65536;
+            char *larger = realloc(reader->bytes, room);
+            if (!larger) return -ENOMEM;
+            reader->bytes = larger;
+            reader->room = room;
+        }
+        if (!wait_for(-1, STDIN_FILENO)) return -EINTR;
+        ssize_t n = read(STDIN_FILENO, reader->bytes + reader->end, reader->room - reader->end);
+        if (n < 0 && errno != EINTR && errno != EAGAIN) return -errno;
+        if (n == 0) reader->over = true;
+        if (n > 0) reader->end += (size_t)n;
+    }
+}
+
 static int publish_lines(struct job *job)
 {
-    char *line = NULL;
-    size_t room = 0;
-    ssize_t size;
-    int status = STATUS_OK;
+    struct reader reader = { .bytes = NULL };
+    const char *line = NULL;
+    size_t size = 0;
+    int r = 1, status = STATUS_OK;
 
-    while (status == STATUS_OK && !enough(job) && keep_rate(job) && (size = getline(&line, &room, stdin)) >= 0) {
-        if (size > 0 && line[size - 1] == '\n') size--;
-        status = publish(job, line, (size_t)size);
-    }
-    free(line);
-    if (status == STATUS_OK && ferror(stdin) && !interrupted) {
-        complain("pub %s: standard input: %s", job->topic, strerror(errno));
-        status = STATUS_FAILED;
-    }
-    return status;
+    while (status == STATUS_OK && !enough(job) && keep_rate(job) && (r = next_line(&reader, &line, &size)) > 0)
+        status = publish(job, line, size);
+    free(reader.bytes);
+    if (r >= 0 || r == -EINTR) return status;
+    complain("pub %s: standard input: %s", job->topic, strerror(-r));
+    return STATUS_FAILED;
 }
 
 static int publish_data(struct job *job, const struct data *data)
@@ -137,8 +208,8 @@ static int run(int argc, char **argv)
     status = data_take(&data, "pub", argc, argv, literal);
     if (status != STATUS_OK) return status;
     log_complaints(PLAIT_LOG_ERROR);
-    catch_signals();
-    status = open_publisher(&job);
+    status = catch_signals();
+    if (status == STATUS_OK) status = open_publisher(&job);
     if (status == STATUS_OK) status = lines ? publish_lines(&job) : publish_data(&job, &data);
     if (json && job.publisher) {
         json_begin("published");
@@ -149,6 +220,7 @@ static int run(int argc, char **argv)
         json_end();
     }
     plait_publisher_close(job.publisher);
+    if (stop_fd >= 0) close(stop_fd);
     free(data.owned);
     return status;
 }

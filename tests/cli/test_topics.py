@@ -161,6 +161,27 @@ class Topics(Case):
             self.assertEqual(pipe.stdout.read(), b"ERROR one\nERROR three\n")
             pipe.wait(PATIENCE)
 
+    def test_ctrl_c_ends_a_publisher_that_waits_for_whatever(self):
+        """For subscribers, for lines, for its next message."""
+        for words in (("x", "--wait", "1"), ("--lines",), ("x", "--rate", "0.001"), ("x", "--count", "1000000000")):
+            for number in (signal.SIGINT, signal.SIGTERM):
+                publisher = self.start("pub", "patient", *words, "--json", "--listen", "tcp://127.0.0.1:0",
+                                       stdin=subprocess.PIPE)
+                publisher.stdout.readline()
+                publisher.send_signal(number)
+                self.assertEqual(publisher.wait(PATIENCE), OK, words)
+                self.assertIn(b'"kind":"published"', publisher.stdout.read())
+                self.assertEqual(publisher.stderr.read(), b"")
+
+    def test_lines_of_any_length_go_through_and_the_last_may_lack_its_newline(self):
+        text = b"\n".join([b"", b"a", b"", b"x" * 65535, b"y" * 65536, b"z" * 200000, b"\0\xff", b"end"])
+        subscriber = self.start("sub", "lines", "--count", "8", "--reliable")
+        publisher = self.start("pub", "lines", "--lines", "--reliable", "--wait", "1", "--timeout", "60s",
+                               stdin=subprocess.PIPE)
+        publisher.communicate(text, PATIENCE)
+        self.assertEqual(publisher.returncode, OK)
+        self.assertEqual(self.finish(subscriber)[:2], (OK, text + b"\n"))
+
     def test_a_rate_may_be_below_one(self):
         begun = time.monotonic()
         self.assertEqual(self.plait("pub", "slow", "tick", "--rate", "2.5", "--count", "3").status, OK)
