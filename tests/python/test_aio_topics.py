@@ -242,8 +242,10 @@ class Publishers(Loop):
                     with self.assertRaises(asyncio.CancelledError):
                         await waiting
                     await self.drain(subscriber, count)
+                    await asyncio.sleep(0.02)  # for what must not come
                     await publisher.publish("after")
-                    self.assertEqual((await self.drain(subscriber, 1))[0].text, "after")
+                    message = (await self.drain(subscriber, 1))[0]
+                    self.assertEqual((message.text, message.number), ("after", count + 1))
 
         self.run_async(main())
 
