@@ -82,7 +82,7 @@ class Place:
     def __init__(self, name):
         self.base = Path(tempfile.mkdtemp(prefix="plait-learn-"))
         memory = "/dev/shm" if os.path.isdir("/dev/shm") else None  # where status pages may lie beside the names
-        self.runtime = Path(tempfile.mkdtemp(prefix="plait-learn-", dir=memory))
+        self.runtime = Path(tempfile.mkdtemp(prefix="learn-", dir=memory))
         self.folder = self.base / name
         shutil.copytree(PROGRAMS / name, self.folder, ignore=shutil.ignore_patterns("__pycache__"))
         self.environment = environment(self.base, self.runtime)

@@ -24,6 +24,17 @@ def wait_for_instances():
     return instances()
 
 
+def connect_to_all():
+    """A client that has met all four threads or workers: it connects to another one when a call would have to wait."""
+    while True:
+        client, seen, until = plait.connect("fragile"), set(), time.monotonic() + 1
+        while len(seen) < 4 and time.monotonic() < until:
+            seen.update(callers.map(lambda _: client.call("who").text, range(8)))
+        if len(seen) == 4:
+            return client
+        client.close()                                  # one of them was too busy to be connected: once more
+
+
 def call(method, timeout=30.0):
     try:
         return client.call(method, timeout=timeout).text
@@ -44,12 +55,8 @@ service = subprocess.Popen(sys.argv[1:], stdin=subprocess.PIPE, stdout=subproces
                            env={**os.environ, "PLAIT_LOG": "error"})
 print("processes that serve, before:", wait_for_instances())
 
-client = plait.connect("fragile")                       # one for all callers
 callers = concurrent.futures.ThreadPoolExecutor(8)
-seen = set()
-while len(seen) < 4 and service.poll() is None:         # until it has met all four threads or workers
-    seen.update(callers.map(call, ["who"] * 8))
-
+client = connect_to_all()                               # one for all callers
 works = []
 for _ in range(3):
     works.append(callers.submit(call, "work"))

@@ -67,12 +67,23 @@ async def rate(callers, method):
     return count / (time.perf_counter() - begun)
 
 
+async def connect_to_all(in_flight, clients, serving):
+    """CLIENTS that have met all SERVING threads or processes, with IN_FLIGHT calls at once. A client connects to another
+    one when a call would have to wait."""
+    while True:
+        connected = [await plait.aio.connect("work", connect_timeout=30) for _ in range(clients)]
+        callers, seen, until = connected * (in_flight // clients), set(), time.perf_counter() + 1
+        while len(seen) < serving and time.perf_counter() < until:
+            seen.update(reply.text for reply in await asyncio.gather(*(client.call("wait") for client in callers)))
+        if len(seen) == serving:
+            return connected, callers
+        for client in connected:                        # one of them was too busy to be connected: once more
+            client.close()
+
+
 async def rates(methods, in_flight, clients, serving):
-    """By method, IN_FLIGHT calls at once, spread over CLIENTS, once SERVING threads or processes have answered."""
-    connected = [await plait.aio.connect("work", connect_timeout=30) for _ in range(clients)]
-    callers, seen = connected * (in_flight // clients), set()
-    while len(seen) < serving:
-        seen.update(reply.text for reply in await asyncio.gather(*(client.call("wait") for client in callers)))
+    """By method, the calls per second with IN_FLIGHT at once, spread over CLIENTS."""
+    connected, callers = await connect_to_all(in_flight, clients, serving)
     found = {method: await rate(callers, method) for method in methods}
     for client in connected:
         client.close()
