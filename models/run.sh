@@ -56,7 +56,7 @@ done
 
 expect 0 broadcast.pml
 expect 0 broadcast.pml -DRELIABLE
-for removed in NO_FENCE_PUBLISH NO_FENCE_SLEEP NO_RECHECK NO_HELPER EARLY_CHORE LATE_RESET NO_RELEASE_TAIL \
+for removed in NO_FENCE_PUBLISH NO_FENCE_SLEEP NO_RECHECK NO_RINGER LATE_TAKE BLIND_WAIT LATE_RESET NO_RELEASE_TAIL \
                LATE_INTENT NO_LOOK; do
     expect 1 broadcast.pml -D$removed
 done
