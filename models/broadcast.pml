@@ -1,4 +1,4 @@
-/* The broadcast ring of src/shm/ring_broadcast.h with its sleepers, the publisher's helper thread, and (RELIABLE) a
+/* The broadcast ring of src/shm/ring_broadcast.h with its sleepers, the publisher's ringer thread, and (RELIABLE) a
  * publisher that waits for the slowest of its subscribers.
  *
  * Memory is as in ring.pml: stores wait in a buffer that drains in any order, save that stores to one word stay
@@ -9,7 +9,8 @@
  * it was overrun, never the latter with RELIABLE (assert); whoever sleeps is woken (an invalid end state).
  *
  * Each of these must make it fail; run.sh sees to that: NO_FENCE_PUBLISH (FB1), NO_FENCE_SLEEP (FB2), NO_RECHECK,
- * NO_HELPER (the helper isn't told), EARLY_CHORE (it looks for what to do before it empties its wake-up), LATE_RESET (the announcements are taken back after the wake-up), NO_RELEASE_TAIL
+ * NO_RINGER (the ringer isn't told), LATE_TAKE (it takes its word back after it has rung), BLIND_WAIT (it sleeps without
+ * comparing its word), LATE_RESET (the announcements are taken back after the wake-up), NO_RELEASE_TAIL
  * (RB1), LATE_INTENT (RB3), NO_LOOK (the copy is handed out before the look at the intent), and with RELIABLE:
  * NO_FENCE_CURSOR (FB3), NO_FENCE_STARVE (FB4).
  */
@@ -21,7 +22,7 @@
 #ifdef RELIABLE
 #define DIRECT 2
 #else
-#define DIRECT 1        /* more sleepers are woken by the helper */
+#define DIRECT 1        /* more sleepers are woken by the ringer */
 #endif
 
 #define PUBLISHER 2     /* subscribers are 0 and 1 */
@@ -44,7 +45,7 @@ typedef store_buffer {
 byte memory[WORDS];
 store_buffer pending[3];
 bit bell[2];
-bit helper_bell, chore;     /* the helper is told once, until it has done what it was told for */
+bit ringer_word, ringer_asleep; /* a futex: told once, until it has taken the word back */
 byte finished;
 
 inline put(side, w, v, r, a)
@@ -137,16 +138,16 @@ inline ring_all()
     if
     :: x <= DIRECT -> atomic { pending[PUBLISHER].count == 0; bell[0] = 1; bell[1] = 1 }
     :: else ->
-#ifndef NO_HELPER
+#ifndef NO_RINGER
         atomic {
-            pending[PUBLISHER].count == 0;
+            pending[PUBLISHER].count == 0;              /* RB14 */
             if
-            :: chore == 0 -> chore = 1
+            :: ringer_word == 0 -> ringer_word = 1
             :: else -> x = 0
             fi
         };
         if
-        :: x > 0 -> helper_bell = 1
+        :: x > 0 -> ringer_asleep = 0
         :: else
         fi
 #else
@@ -235,23 +236,22 @@ proctype publisher()
     od
 }
 
-inline do_chore()
+proctype ringer()
 {
-    if
-    :: atomic { chore == 1 -> chore = 0 }; atomic { bell[0] = 1; bell[1] = 1 }
-    :: else
-    fi
-}
-
-proctype helper()
-{
-end_helper:
     do
-#ifdef EARLY_CHORE
-    :: helper_bell -> do_chore(); helper_bell = 0
+#ifdef LATE_TAKE
+    :: ringer_word -> atomic { bell[0] = 1; bell[1] = 1 }; ringer_word = 0
 #else
-    :: atomic { helper_bell -> helper_bell = 0 }; do_chore()
+    :: atomic { ringer_word -> ringer_word = 0 }; atomic { bell[0] = 1; bell[1] = 1 }
 #endif
+    :: ringer_word == 0 ->
+#ifdef BLIND_WAIT
+        ringer_asleep = 1;
+#else
+        atomic { ringer_asleep = (ringer_word == 0 -> 1 : 0) };
+#endif
+end_ringer:
+        ringer_asleep == 0
     od
 }
 
@@ -330,7 +330,7 @@ proctype subscriber(byte me)
 init {
     atomic {
         run publisher();
-        run helper();
+        run ringer();
         run subscriber(0);
         run subscriber(1);
         run drain(0);

@@ -55,7 +55,7 @@ typedef struct plait_publisher_options {
         .size = sizeof(plait_publisher_options)                                                                        \
     }
 
-/* Offers TOPIC, and starts the thread that greets subscribers and wakes many. Errors: -EINVAL (name, options, URL),
+/* Offers TOPIC, and starts the two threads that greet subscribers and wake many. Errors: -EINVAL (name, options, URL),
  * -EEXIST (a service has this name), -EADDRINUSE, -EACCES, -EPERM (beyond loopback), -ENOSPC, -EROFS, -EMFILE,
  * -ENOMEM. */
 int plait_publisher_open(plait_publisher **ret_publisher, const char *topic, const plait_publisher_options *options);

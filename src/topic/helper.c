@@ -1,21 +1,17 @@
-/* helper: the publisher's thread. It greets subscribers, notices their end, wakes them where they are many, and serves
- * those at sockets out of the ring, like a subscriber among others: their queue is the ring and what their socket
- * holds, so it is bounded, and what is lost or waited for follows the same rules as in shared memory.
+/* helper: the publisher's thread. It greets subscribers, notices their end, and serves those at sockets out of the
+ * ring, like a subscriber among others: their queue is the ring and what their socket holds, so it is bounded, and what
+ * is lost or waited for follows the same rules as in shared memory.
  */
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/fd.h"
-#include "base/futex.h"
 #include "base/log.h"
-#include "shm/doorbell.h"
 #include "topic/topic.h"
 #include "transport/socket.h"
 
 #include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
-#include <sys/prctl.h>
-#include <time.h>
 
 enum { ACCEPT_BATCH = 32, ACCEPT_RETRY_NS = 100000000 };
 
@@ -122,28 +118,10 @@ static bool lingering(const struct plait_publisher *publisher)
     return false;
 }
 
-/* Not sooner after the last time than waking so many takes: sleepers that wake for each message would leave no time
- * for anything else. Until then more of them may have something to read. */
-static void ring_all(struct plait_publisher *publisher)
-{
-    uint64_t now = pl_clock_ns();
-    /* Relaxed, all: the descriptor that woke us orders them. */
-    uint64_t span = (uint64_t)atomic_exchange_explicit(&publisher->asleep, 0, memory_order_relaxed) * PL_TOPIC_WAKE_NS;
-    if (publisher->ring_due > now) {
-        struct timespec due = { .tv_nsec = (long)(publisher->ring_due - now) };
-        nanosleep(&due, NULL);
-        now = publisher->ring_due;
-    }
-    publisher->ring_due = now + (span < PL_TOPIC_WAKE_MAX_NS ? span : PL_TOPIC_WAKE_MAX_NS);
-    if (atomic_fetch_and_explicit(&publisher->chores, ~(uint32_t)PL_CHORE_RING, memory_order_relaxed) & PL_CHORE_RING)
-        pl_doorbell_ring(publisher->bell);
-}
-
 static void do_chores(struct plait_publisher *publisher)
 {
     /* Relaxed: the descriptor that woke us orders it. */
     uint32_t chores = atomic_load_explicit(&publisher->chores, memory_order_relaxed);
-    if (chores & PL_CHORE_RING) ring_all(publisher);
     if (chores & PL_CHORE_IDLE) {
         /* Relaxed: as above. */
         atomic_fetch_and_explicit(&publisher->chores, ~(uint32_t)PL_CHORE_IDLE, memory_order_relaxed);
@@ -159,7 +137,6 @@ static void *help(void *context)
 {
     struct plait_publisher *publisher = context;
     bool more = false;
-    prctl(PR_SET_TIMERSLACK, 1); /* of this thread */
     for (;;) {
         uint64_t until = publisher->linger_until ? publisher->linger_until : PL_NEVER;
         if (more || !announce(publisher)) until = 0;
@@ -172,9 +149,20 @@ static void *help(void *context)
     return NULL;
 }
 
-int pl_helper_start(struct plait_publisher *publisher)
+int pl_topic_thread(struct plait_publisher *publisher, pthread_t *ret_thread, void *(*run)(void *), const char *name)
 {
     sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int r = -pthread_create(ret_thread, NULL, run, publisher);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (r < 0) return pl_error(r, "topic '%s': no thread for its helpers: %s", publisher->topic, pl_error_word(r));
+    pthread_setname_np(*ret_thread, name);
+    return 0;
+}
+
+int pl_helper_start(struct plait_publisher *publisher)
+{
     int r = pl_loop_init(&publisher->loop, PL_LOOP_EVENTS);
     if (r == 0) r = pl_wake_init(&publisher->wake, &publisher->loop, on_wake);
     publisher->accept_timer.due = on_accept_again;
@@ -184,15 +172,9 @@ int pl_helper_start(struct plait_publisher *publisher)
         publisher->listeners[i]->source.ready = on_subscriber;
         r = pl_loop_add(&publisher->loop, &publisher->listeners[i]->source, EPOLLIN);
     }
-    if (r < 0) return r;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    r = -pthread_create(&publisher->thread, NULL, help, publisher);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (r < 0) return pl_error(r, "topic '%s': no thread for its helper: %s", publisher->topic, pl_error_word(r));
-    pthread_setname_np(publisher->thread, "plait-topic");
-    publisher->running = true;
-    return 0;
+    if (r == 0) r = pl_topic_thread(publisher, &publisher->thread, help, "plait-topic");
+    publisher->running = r == 0;
+    return r;
 }
 
 void pl_helper_stop(struct plait_publisher *publisher)
@@ -211,8 +193,8 @@ void pl_helper_stop(struct plait_publisher *publisher)
     if (publisher->loop.epoll_fd >= 0) {
         pl_loop_remove(&publisher->loop, &publisher->bell_source);
         pl_wake_deinit(&publisher->wake, &publisher->loop);
-        pl_loop_deinit(&publisher->loop);
     }
+    pl_loop_deinit(&publisher->loop);
 }
 
 static void forget(struct pl_list *outlets)
@@ -229,7 +211,7 @@ static void forget(struct pl_list *outlets)
 void pl_helper_forked(struct plait_publisher *publisher)
 {
     pthread_mutex_init(&publisher->lock, NULL);
-    publisher->running = false;
+    publisher->running = publisher->ringing = false;
     forget(&publisher->greetings);
     forget(&publisher->outlets);
     for (uint32_t i = 0; i < publisher->listener_count; i++)

@@ -349,7 +349,9 @@ static int take_ring(struct pl_inlet *inlet)
         inlet->gone += r == PL_BULK_GONE;
         if (r == PL_BULK_GONE) return PL_BULK_AGAIN;
     }
-    if (inlet->reader.position - inlet->told >= inlet->reader.capacity / 8 || message->intake != NULL) tell(inlet);
+    /* A large one's segment waits for that. */
+    if (inlet->reader.position - inlet->told >= inlet->reader.capacity / 8 || message->head.kind != PL_BULK_RING)
+        tell(inlet);
     finish(inlet, inlet->gone, __builtin_expect(inlet->gone > 0, 0) ? cause(inlet) : PLAIT_LOST_NOTHING);
     inlet->gone = 0;
     return 0;

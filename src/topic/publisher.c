@@ -85,10 +85,8 @@ static void sleep_for(struct plait_publisher *publisher, struct pl_outlet *outle
         awake = (int64_t)(pl_broadcast_cursor(page) - need) >= 0;
     }
     if (!awake && pl_broadcast_starve(page, need)) {
-        /* Who sleeps shall not wait for the helper any longer: we have the time. Relaxed: see wake. */
-        if (atomic_fetch_and_explicit(&publisher->chores, ~(uint32_t)PL_CHORE_RING, memory_order_relaxed) &
-            PL_CHORE_RING)
-            ring(publisher);
+        /* Who sleeps shall not wait for the ringer any longer: we have the time. */
+        if (pl_ringer_take(publisher)) ring(publisher);
         pl_futex_wait_shared(&page->waiting, 1, deadline_ns);
         pl_spin_end(&publisher->spin, pl_ticks(), PL_SPIN_SLEPT);
     } else {
@@ -166,7 +164,7 @@ static int wait_for_subscribers(struct plait_publisher *publisher)
 /* ---- publishing ---- */
 
 /* Few and rare sleepers are woken here. Many would hold us up; and those that fall asleep again before the next
- * message would make each message cost their waking: the helper wakes them together, after a while. */
+ * message would make each message cost their waking: the ringer wakes them together, after a while. */
 static void wake(struct plait_publisher *publisher, uint32_t sleepers, uint64_t now)
 {
     if (sleepers <= PL_TOPIC_DIRECT_MAX && now - publisher->woke > publisher->direct) {
@@ -174,10 +172,7 @@ static void wake(struct plait_publisher *publisher, uint32_t sleepers, uint64_t 
         ring(publisher);
         return;
     }
-    /* Relaxed, both: the wake-up, a system call, comes after them. */
-    atomic_fetch_add_explicit(&publisher->asleep, sleepers, memory_order_relaxed);
-    if (atomic_fetch_or_explicit(&publisher->chores, PL_CHORE_RING, memory_order_relaxed) & PL_CHORE_RING) return;
-    pl_wake_up(&publisher->wake);
+    pl_ringer_ask(publisher, sleepers);
 }
 
 /* Writes HEAD and the SIZE bytes that stand in the ring, and wakes who sleeps. 0; -EINTR: nothing was written. */
@@ -446,6 +441,7 @@ static int open_all(struct plait_publisher *publisher, const plait_publisher_opt
     publisher->counters = pl_status_service_counters(publisher->status);
     r = listen_at(publisher, options->listen);
     if (r == 0) r = pl_helper_start(publisher);
+    if (r == 0) r = pl_ringer_start(publisher);
     return r;
 }
 
@@ -500,6 +496,7 @@ void plait_publisher_close(plait_publisher *publisher)
             /* Relaxed: the HUP that follows is what makes anybody look. */
             atomic_store_explicit(&publisher->writer.shared->closed, 1, memory_order_relaxed);
         pl_helper_stop(publisher);
+        pl_ringer_stop(publisher);
     }
     for (uint32_t i = 0; i < publisher->listener_count; i++) {
         struct pl_topic_listener *listener = publisher->listeners[i];

@@ -1,7 +1,8 @@
 /* topic: what the files of this folder share.
  *
  * publisher.c   open, publish, close; waiting for slow subscribers
- * helper.c      the publisher's thread: greets subscribers, wakes many, serves those at sockets
+ * helper.c      the publisher's thread: greets subscribers, serves those at sockets
+ * ringer.c      its other one: wakes subscribers where they are many
  * outlet.c      one subscriber, as its publisher has it: gates, sends
  * subscriber.c  open, next, fd, close: finds publishers, waits
  * inlet.c       one publisher, as its subscriber has it: greets, reads
@@ -43,9 +44,9 @@ enum {
     PL_TOPIC_HELLO_MS = 1000,
     PL_TOPIC_TIMEOUT_MS = 1000,
     PL_TOPIC_LISTENERS_MAX = 16,
-    PL_TOPIC_DIRECT_MAX = 4,    /* sleepers that the publisher wakes itself; more are the helper's */
-    PL_TOPIC_DIRECT_NS = 20000, /* since it last did: sooner it leaves them to the helper */
-    PL_TOPIC_WAKE_NS = 10000,   /* for each sleeper, between two wake-ups by the helper */
+    PL_TOPIC_DIRECT_MAX = 4,    /* sleepers that the publisher wakes itself; more are the ringer's */
+    PL_TOPIC_DIRECT_NS = 20000, /* since it last did: sooner it leaves them to the ringer */
+    PL_TOPIC_WAKE_NS = 10000,   /* for each sleeper, between two wake-ups by the ringer */
     PL_TOPIC_WAKE_MAX_NS = 1000000
 };
 #define PL_TOPIC_NETWORK_MESSAGE ((uint64_t)16 << 20)
@@ -88,8 +89,6 @@ struct plait_publisher {
     pthread_t thread;
     bool running;
     _Atomic uint32_t chores; /* PL_CHORE_ */
-    _Atomic uint32_t asleep; /* how many PL_CHORE_RING is for */
-    uint64_t ring_due;       /* ns */
     struct pl_loop loop;
     struct pl_wake wake;
     struct pl_source bell_source; /* while there are outlets at sockets */
@@ -97,6 +96,13 @@ struct plait_publisher {
     struct pl_list greetings; /* outlets that aren't greeted yet */
     uint32_t greeting_count, socket_count;
     uint64_t linger_until; /* ns; 0: not closing */
+
+    /* the ringer's */
+    pthread_t ringer;
+    bool ringing;
+    _Atomic uint32_t ringer_word; /* futex */
+    _Atomic uint32_t asleep;      /* how many it is to wake */
+    uint64_t ring_due;            /* ns */
 
     /* large messages: the caller's thread, under `lock` where others look */
     struct pl_bulk_segment *segments[PL_SEGMENTS_MAX];
@@ -115,12 +121,21 @@ struct plait_publisher {
     char topic[PLAIT_NAME_MAX + 1];
 };
 
-enum { PL_CHORE_RING = 1, PL_CHORE_STOP = 2, PL_CHORE_IDLE = 4 };
+enum { PL_CHORE_STOP = 1, PL_CHORE_IDLE = 2 };
 
 int pl_helper_start(struct plait_publisher *publisher);
 void pl_helper_stop(struct plait_publisher *publisher); /* lingers, then ends the thread and all outlets */
 /* In a forked child: closes what it had. */
 void pl_helper_forked(struct plait_publisher *publisher);
+
+int pl_ringer_start(struct plait_publisher *publisher);
+void pl_ringer_stop(struct plait_publisher *publisher);
+void pl_ringer_ask(struct plait_publisher *publisher, uint32_t sleepers); /* rings all soon */
+/* True: somebody is to be rung, and now the caller does it. */
+bool pl_ringer_take(struct plait_publisher *publisher);
+
+/* Without signals. -EAGAIN with text. */
+int pl_topic_thread(struct plait_publisher *publisher, pthread_t *ret_thread, void *(*run)(void *), const char *name);
 
 /* Waits until all who count have read up to TARGET; or wakes only with EXTRA more, if it has to sleep. 0; -EINTR. */
 int pl_publisher_wait_for(struct plait_publisher *publisher, uint64_t target, uint64_t extra);

@@ -104,7 +104,7 @@ static pid_t subscribe(const char *target, struct report *report)
     if (pid > 0) return pid;
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     report_all(target, report);
-    leave(0);
+    _exit(0); /* without looking for leaks: that stops threads by itself, as the test does */
 }
 
 static void publish(struct scene *scene)
