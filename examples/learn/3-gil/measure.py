@@ -71,7 +71,7 @@ async def connect_to_all(in_flight, clients, serving):
     """CLIENTS that have met all SERVING threads or processes, with IN_FLIGHT calls at once. A client connects to another
     one when a call would have to wait."""
     while True:
-        connected = [await plait.aio.connect("work", connect_timeout=30) for _ in range(clients)]
+        connected = [await plait.aio.connect("sums", connect_timeout=30) for _ in range(clients)]
         callers, seen, until = connected * (in_flight // clients), set(), time.perf_counter() + 1
         while len(seen) < serving and time.perf_counter() < until:
             seen.update(reply.text for reply in await asyncio.gather(*(client.call("wait") for client in callers)))

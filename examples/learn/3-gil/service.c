@@ -32,7 +32,7 @@ int main(int argc, char **argv)
     if (argc != 3) return 2;
     if (strcmp(argv[1], "processes") == 0) options.processes = atoi(argv[2]);
     else options.threads = atoi(argv[2]);
-    int r = plait_server_open(&server, "work", &options);
+    int r = plait_server_open(&server, "sums", &options);
     if (r == 0) r = plait_server_handle(server, "compute", compute, NULL);
     if (r == 0) r = plait_server_handle(server, "wait", wait_a_little, NULL);
     if (r == 0) r = plait_server_run(server);

@@ -20,4 +20,4 @@ def wait(request):
 
 if __name__ == "__main__":
     import plait                                        # here: measure.py borrows compute() where there is no plait, too
-    plait.serve("work", {"compute": compute, "wait": wait}, **{sys.argv[1]: int(sys.argv[2])})
+    plait.serve("sums", {"compute": compute, "wait": wait}, **{sys.argv[1]: int(sys.argv[2])})
