@@ -32,10 +32,24 @@ struct job {
  * wait misses one that comes just before it. */
 static int stop_fd = -1;
 static bool stopped;
+static int64_t stopped_at;
 static sigset_t stopping;
+
+/* Who asks again, since a subscriber holds up the end, ends the process. But timeout(1) sends one and the same twice:
+ * to the process and to its group. */
+static void on_second(int number)
+{
+    if (now_ns() - stopped_at < 100000000) return;
+    signal(number, SIG_DFL);
+    raise(number);
+}
 
 static int catch_signals(void)
 {
+    struct sigaction second = { .sa_handler = on_second, .sa_flags = SA_RESTART };
+
+    sigaction(SIGINT, &second, NULL);
+    sigaction(SIGTERM, &second, NULL);
     sigemptyset(&stopping);
     sigaddset(&stopping, SIGINT);
     sigaddset(&stopping, SIGTERM);
@@ -46,13 +60,13 @@ static int catch_signals(void)
     return STATUS_FAILED;
 }
 
-/* A second one ends the process. */
 static void note_stop(void)
 {
     struct signalfd_siginfo info;
 
     if (read(stop_fd, &info, sizeof(info)) != (ssize_t)sizeof(info)) return;
     stopped = true;
+    stopped_at = now_ns();
     sigprocmask(SIG_UNBLOCK, &stopping, NULL);
 }
 

@@ -356,7 +356,8 @@ static int connect_one(struct plait_client *client, struct pl_deadline *deadline
     pthread_mutex_lock(&client->lock);
     client->connecting = false;
     if (r == 0) r = add_link(client, found.transport, &found.accepted, found.local);
-    client->stamp = found.more ? 0 : stamp;
+    /* Who could not be reached is still there. */
+    client->stamp = found.more || (r < 0 && r != -ENOENT) ? 0 : stamp;
     atomic_fetch_add_explicit(&client->connects, 1, memory_order_release); /* R_CONN1: pairs with A_CONN1 */
     pl_futex_wake(&client->connects, INT32_MAX);
     return r;

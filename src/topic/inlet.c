@@ -171,13 +171,6 @@ static void on_late(struct pl_timer *timer)
 
 /* ---- events ---- */
 
-static void on_process(struct pl_source *source, uint32_t events)
-{
-    struct pl_inlet *inlet = pl_container_of(source, struct pl_inlet, process);
-    (void)events;
-    give_up(inlet, pl_error(-ECONNRESET, "the publisher is gone"));
-}
-
 /* All that a publisher says in the end are its segments, each with a descriptor. */
 static int hear_segment(struct pl_inlet *inlet, const uint8_t *data)
 {
@@ -226,6 +219,16 @@ static void on_socket(struct pl_source *source, uint32_t events)
         if (r < 0 || inlet->state == PL_INLET_OPEN) return;
     }
     if (inlet->shm) hear_segments(inlet); /* else it is read when it is taken */
+}
+
+/* What it said before comes before its end: the answer to the hello, segments of messages that lie in the ring. */
+static void on_process(struct pl_source *source, uint32_t events)
+{
+    struct pl_inlet *inlet = pl_container_of(source, struct pl_inlet, process);
+    if (inlet->state == PL_INLET_GREETING && !inlet->shm) on_socket(&inlet->socket, events);
+    if (inlet->state != PL_INLET_ENDED && inlet->shm) hear_segments(inlet);
+    if (inlet->state == PL_INLET_GREETING || (inlet->state == PL_INLET_OPEN && inlet->shm))
+        give_up(inlet, pl_error(-ECONNRESET, "the publisher is gone"));
 }
 
 int pl_inlet_new(struct pl_inlet **ret_inlet, struct plait_subscriber *subscriber, const struct pl_instance *instance,

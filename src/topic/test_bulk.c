@@ -423,6 +423,42 @@ TEST(who_did_not_hear_of_new_memory_in_time_hears_of_it_later)
     end(&pair);
 }
 
+TEST(a_publisher_may_be_gone_before_its_answer_and_its_segments_are_read)
+{
+    plait_subscriber_options options = PLAIT_SUBSCRIBER_OPTIONS_INIT;
+    plait_subscriber *subscriber = NULL;
+    plait_message *message = NULL;
+    int status = 0;
+
+    pid_t child = fork();
+    CHECK(child >= 0);
+    if (child == 0) {
+        plait_publisher_options one = PLAIT_PUBLISHER_OPTIONS_INIT;
+        plait_publisher *publisher = NULL;
+        one.reliable = 1;
+        one.wait_subscribers = 1;
+        one.timeout = 20000;
+        CHECK_INT(plait_publisher_open(&publisher, "brief", &one), 0);
+        raise(SIGSTOP);
+        publish(publisher, 0, 100);
+        publish(publisher, 1, 20000);
+        publish(publisher, 2, LARGE);
+        plait_publisher_close(publisher);
+        _exit(0);
+    }
+    CHECK_INT(waitpid(child, &status, WUNTRACED), child);
+    options.reliable = 1;
+    CHECK_INT(plait_subscriber_open(&subscriber, "brief", &options), 0);
+    CHECK_INT(plait_subscriber_next(subscriber, 20, &message), -ETIMEDOUT); /* it says hello, to nobody yet */
+    CHECK_INT(kill(child, SIGCONT), 0);
+    CHECK_INT(waitpid(child, &status, 0), child);
+    CHECK_INT(status, 0);
+    expect(subscriber, 0, 100);
+    expect(subscriber, 1, 20000);
+    expect(subscriber, 2, LARGE);
+    plait_subscriber_close(subscriber);
+}
+
 TEST(messages_beyond_the_limits_are_refused_or_counted)
 {
     plait_publisher_options options = PLAIT_PUBLISHER_OPTIONS_INIT;

@@ -169,9 +169,25 @@ class Topics(Case):
                                        stdin=subprocess.PIPE)
                 publisher.stdout.readline()
                 publisher.send_signal(number)
+                publisher.send_signal(number)  # as timeout(1) does: to the process and to its group
                 self.assertEqual(publisher.wait(PATIENCE), OK, words)
                 self.assertIn(b'"kind":"published"', publisher.stdout.read())
                 self.assertEqual(publisher.stderr.read(), b"")
+
+    def test_a_second_ctrl_c_ends_a_publisher_whose_end_a_subscriber_holds_up(self):
+        publisher = self.start("pub", "held", "x" * 100000, "--rate", "1000", "--wait", "1", "--timeout", "60s", "--json",
+                               "--listen", "tcp://127.0.0.1:0")
+        url = json.loads(publisher.stdout.readline())["url"]
+        subscriber = self.start("sub", url + "/held")
+        subscriber.stdout.read(100000)
+        subscriber.send_signal(signal.SIGSTOP)
+        time.sleep(0.5)
+        publisher.send_signal(signal.SIGINT)
+        time.sleep(0.5)
+        self.assertIsNone(publisher.poll())
+        publisher.send_signal(signal.SIGINT)
+        self.assertEqual(publisher.wait(PATIENCE), -signal.SIGINT)
+        subscriber.kill()
 
     def test_lines_of_any_length_go_through_and_the_last_may_lack_its_newline(self):
         text = b"\n".join([b"", b"a", b"", b"x" * 65535, b"y" * 65536, b"z" * 200000, b"\0\xff", b"end"])

@@ -28,7 +28,7 @@ class Docs(Case):
         self.end(workers)
         program = os.path.join(self.directory, "adder.py")
         with open(program, "w") as file:
-            file.write("print('ready', flush=True)\n" + next(text for kind, text in blocks if kind == "spawned"))
+            file.write("print('ready', flush=True)\n" + blocks_of_page("spawned")[0])
         spawned = self.start_python(program)
         with plait.connect("adder", connect_timeout=PATIENCE) as client:
             self.assertEqual(client.call("add", [1, 2]).json(), {"sum": 3})

@@ -54,12 +54,13 @@ class Examples(Case):
                 plait.subscribe("disc.small", timeout=PATIENCE) as pictures:
             tracker = self.start(sys.executable, TRACKER, "camera", "disc", "12")
             camera = self.start(CAMERA, "camera")
-            found = [self.check(places.next()) for _ in range(12)]
-            small = pictures.next()
-            while small.number < 12:  # some may be lost here, but not the last
+            found, smalls = [], []
+            for _ in range(12):  # by turns: each hears of the tracker when it is asked, and the tracker ends
+                smalls.append(pictures.next())
+                found.append(self.check(places.next()))
+            for small in smalls:
                 self.check_small(small, found[small.number - 1]["picture"])
-                small = pictures.next()
-            self.check_small(small, found[-1]["picture"])
+            self.assertEqual(smalls[-1].number, 12)
         # What it didn't look at, it knows about.
         for earlier, later in zip(found, found[1:]):
             self.assertEqual(later["picture"], earlier["picture"] + 1 + later["missed"])

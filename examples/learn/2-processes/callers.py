@@ -19,9 +19,9 @@ def instances():
 
 
 def wait_for_instances():
-    while instances() != wanted and service.poll() is None:
+    while (count := instances()) != wanted and service.poll() is None:
         time.sleep(0.01)
-    return instances()
+    return count
 
 
 def connect_to_all():
