@@ -90,7 +90,10 @@ class Topics(Case):
         publisher, url = self.clock("--reliable")
         subscriber = self.start("sub", "clock")
         subscriber.stdout.readline()
-        self.assertRegex(self.plait("ls").text, r"(?m)^clock +%d .* reliable .* publishing +%s$" % (publisher.pid, re.escape(url)))
+        self.environment["PLAIT_LOG"] = "debug"
+        listing = self.plait("ls")
+        self.assertRegex(listing.text, r"(?m)^clock +%d .* reliable .* publishing +%s$" % (publisher.pid, re.escape(url)),
+                         f"status {listing.status}: {listing.err}")
         self.assertRegex(self.plait("ls", "clock").text, r"(?m)^plait +%d .* %d +shm" % (subscriber.pid, publisher.pid))
         topic, entry = self.check_objects(self.plait("ls", "clock", "--json").out)
         self.assertEqual((topic["kind"], topic["subscribers"], topic["reliable"]), ("topic", 1, True))
