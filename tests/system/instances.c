@@ -304,6 +304,28 @@ TEST(a_stopped_instance_is_avoided_while_another_lives)
     board_free(board);
 }
 
+TEST(an_instance_that_was_stopped_when_it_was_looked_for_is_called_later)
+{
+    struct board *board = board_new();
+    struct started servers[2];
+    servers[0] = serve(board, &one);
+    plait_client *client = open_client("many", NULL);
+    servers[1] = serve(board, &one);
+    CHECK_INT(kill(servers[1].pid, SIGSTOP), 0);
+    WAIT_UNTIL(state_of(servers[1].pid) == 'T');
+    pause_ms(100); /* names that came just now are looked at again in any case */
+    for (int i = 0; i < 20; i++) {
+        int over = 0;
+        call_many(client, 40, &over); /* a further connection would be welcome */
+        finish_calls(client, 40, &over);
+    }
+    CHECK_INT(kill(servers[1].pid, SIGCONT), 0);
+    reach_all(client, servers, 2);
+    plait_client_close(client);
+    for (int i = 0; i < 2; i++) end_server(&servers[i]);
+    board_free(board);
+}
+
 TEST(the_list_is_right_while_a_server_is_stopped)
 {
     struct board *board = board_new();
