@@ -132,7 +132,8 @@ static void begin_greeting(struct pl_listener *listener, int socket, pid_t pid, 
     snprintf(greeting->address, sizeof(greeting->address), "%s", address);
     pl_list_append(&server->greetings, &greeting->link);
     if (++server->greeting_count > PL_UNGREETED_MAX) {
-        (void)pl_error(-EBUSY, "more than %d connections without a hello: the oldest is dropped", PL_UNGREETED_MAX);
+        (void)pl_error(-EBUSY, "more than PL_UNGREETED_MAX, %d, connections without a hello: the oldest is dropped",
+                       PL_UNGREETED_MAX);
         refuse(pl_container_of(server->greetings.next, struct greeting, link), -EBUSY);
     }
     int r = pl_loop_add(loop_of(server), &greeting->source, EPOLLIN);
