@@ -6,8 +6,6 @@ program under the name __mp_main__, as multiprocessing's children do, so that wh
 """
 
 import os
-import pickle
-import signal
 import sys
 
 importing = False  # in a worker, while it imports the program
@@ -26,6 +24,8 @@ def program():
 
 def seed(server, handlers, makes, threads, options):
     """A memfd with what a worker of SERVER needs; TypeError says what can't be handed over."""
+    import pickle  # here and below: most programs that import plait never need its milliseconds
+
     name, path = program()
     for what, thing in [(f"the handler of {method!r}", handler) for method, handler in handlers] + \
                        [("the class", make) for make in makes]:
@@ -49,6 +49,7 @@ def seed(server, handlers, makes, threads, options):
 
 def start(control, memfd):
     """Starts an interpreter that main() makes a worker; its pid."""
+    import signal
     from subprocess import _args_from_interpreter_flags as flags
 
     if not sys.executable:
@@ -62,6 +63,8 @@ def start(control, memfd):
 
 def main():
     """A worker's life."""
+    import pickle
+    import signal
     from . import _server
     from ._errors import Error
 
@@ -79,6 +82,8 @@ def main():
 
 def load(server, place, things):
     """Imports the program, and registers what it serves."""
+    import pickle
+
     global importing
     sys.path[:] = place["path"]
     sys.argv[:] = place["argv"]
