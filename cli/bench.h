@@ -66,6 +66,7 @@ struct bench_load {
     double seconds;      /* of one round */
     uint64_t most;       /* calls, messages or connections of one round at most; 0: no limit */
     unsigned crowd;      /* further connections, from other processes, that say nothing */
+    bool reliable;       /* of a topic */
     enum bench_placement placement;
     int (*drive)(struct bench_link *link, const struct bench_load *load);
 };

@@ -19,7 +19,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { BATCH = 256, SETTLE_US = 30000, WAKE_ROUNDS = 60, PATIENCE_MS = 20000 };
+enum { BATCH = 256, RING_MESSAGES = 10 * BATCH, SETTLE_US = 30000, WAKE_ROUNDS = 60, PATIENCE_MS = 20000 };
 
 struct crowd {
     _Atomic uint32_t word;  /* the bare futex */
@@ -156,7 +156,8 @@ static int publisher_of(struct bench_link *link, bool reliable, plait_publisher 
 
 /* ---- the loads ---- */
 
-/* What a message costs its publisher while nobody waits for it. */
+/* What a message costs its publisher while nobody waits for it. RELIABLE: as many as the ring holds for those who don't
+ * read, since then it would wait for them. */
 int bench_drive_publish(struct bench_link *link, const struct bench_load *load)
 {
     struct bench_round *round = &link->shared->round;
@@ -167,8 +168,8 @@ int bench_drive_publish(struct bench_link *link, const struct bench_load *load)
     char body[64] = "";
     int r = gather(link, be_registered, &crowd, &pids);
 
-    if (r == 0) r = publisher_of(link, false, &publisher);
-    if (r == 0) r = bench_samples_init(&samples, 1 << 16);
+    if (r == 0) r = publisher_of(link, load->reliable, &publisher);
+    if (r == 0) r = bench_samples_init(&samples, load->reliable ? RING_MESSAGES / BATCH : 1 << 16);
     if (r < 0) return r;
     uint64_t begin = bench_now(), now = begin;
     while (r == 0 && (double)(now - begin) < load->seconds * 1e9 && samples.count < samples.room) {
