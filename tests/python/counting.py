@@ -51,7 +51,7 @@ calls(3000)
 before = measure()
 calls(100_000)
 print("ready", flush=True)
-print(*(now - then for now, then in zip(measure(), before)))
+print(*(after - earlier for after, earlier in zip(measure(), before)))
 """
 
 
