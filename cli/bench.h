@@ -6,7 +6,7 @@
  * drives a load over the subject and leaves what it measured in memory shared with the
  * command. Fresh pairs cost a millisecond and buy independence: no spinning server eats the
  * CPU of the next subject, no round inherits another's luck with placement. A *row* lets
- * subjects take turns, round by round, and compares the medians (bench_rows.c).
+ * subjects take turns, round by round, and compares the medians (bench_table.c).
  *
  * Every reply is compared with what was sent; one wrong byte fails the row.
  */
@@ -190,7 +190,7 @@ extern const struct bench_ops bench_topic_loan;       /* to one subscriber, writ
 extern const struct bench_ops bench_raw_copies;       /* one process that copies there and back */
 extern const struct bench_ops bench_plait_raw_server; /* plait's raw framing called by a plain socket */
 
-/* ---- bench_rows.c: the table of figures; bench_single.c: one pattern ---------------------- */
+/* ---- bench_table.c: the table of figures; bench_single.c: one pattern --------------------- */
 
 enum {
     BENCH_ROUNDS_MAX = 64,
